@@ -1,0 +1,368 @@
+//! Decisions: may this session do that to this dataset, and through which lens.
+
+use crate::Policies;
+use cedar_policy::{
+    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request,
+    RestrictedExpression,
+};
+use model::{Action, Dataset, Lens, Principal, Sensitivity, Session, Sight};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Everything decisions rest on, at one version.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// Counted up by every change of policies, datasets or principals.
+    pub version: u64,
+    /// By id, with the dataset's surrogate.
+    pub datasets: BTreeMap<String, (u32, Arc<Dataset>)>,
+    pub policies: Arc<Policies>,
+}
+
+/// The policy that permitted or forbade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub policy: String,
+    pub title: String,
+}
+
+/// A decision about one action on one dataset.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub allowed: bool,
+    pub lens: Lens,
+    /// The policies that decided; empty when none permits.
+    pub reasons: Vec<Reason>,
+    pub version: u64,
+}
+
+impl Snapshot {
+    /// The dataset with this id.
+    pub fn dataset(&self, id: &str) -> Option<&(u32, Arc<Dataset>)> {
+        self.datasets.get(id)
+    }
+
+    /// The dataset with this surrogate.
+    pub fn by_number(&self, number: u32) -> Option<&Arc<Dataset>> {
+        self.datasets.values().find(|(found, _)| *found == number).map(|(_, dataset)| dataset)
+    }
+
+    /// The dataset that claims an entity, or else the catch-all.
+    pub fn claimant(
+        &self,
+        types: &[model::Name],
+        scopes: &[String],
+    ) -> Option<&(u32, Arc<Dataset>)> {
+        let claims = |dataset: &Dataset| types.iter().any(|name| dataset.claims(name, scopes));
+        // The narrowest claim wins: one with a scope before one without.
+        let narrow = |dataset: &Dataset| {
+            dataset
+                .claims
+                .iter()
+                .filter(|c| types.contains(&c.of_type))
+                .map(|c| c.scope.len())
+                .max()
+        };
+        self.datasets
+            .values()
+            .filter(|(_, dataset)| claims(dataset))
+            .max_by_key(|(_, dataset)| narrow(dataset))
+            .or_else(|| self.datasets.values().find(|(_, dataset)| dataset.catch_all))
+    }
+
+    /// Decides a read: what the session sees of the dataset, attribute by attribute.
+    pub fn lens(&self, session: &Session, dataset: &Arc<Dataset>) -> Verdict {
+        let mut lens =
+            Lens { dataset: dataset.clone(), sights: [Sight::Hidden; 5], aggregate_only: false };
+        let mut reasons: Vec<Reason> = Vec::new();
+        let mut note = |found: Vec<Reason>| {
+            for reason in found {
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
+        };
+        for sensitivity in Sensitivity::ALL {
+            let (read, why) = self.ask(session, Action::Read, dataset, sensitivity);
+            let (glimpse, why_glimpse) = if read {
+                (false, Vec::new())
+            } else {
+                self.ask(session, Action::Glimpse, dataset, sensitivity)
+            };
+            let used = dataset.sensitivities().contains(&sensitivity);
+            if used {
+                note(why);
+                note(why_glimpse);
+            }
+            lens.sights[sensitivity as usize] = match (read, glimpse) {
+                (true, _) => Sight::Clear,
+                (_, true) => Sight::Glimpse,
+                _ => Sight::Hidden,
+            };
+        }
+        if lens.is_blind() {
+            let sums = |s: &Sensitivity| self.ask(session, Action::Aggregate, dataset, *s).0;
+            let summed: Vec<_> = dataset.sensitivities().into_iter().filter(sums).collect();
+            lens.aggregate_only = !summed.is_empty();
+            for sensitivity in summed {
+                lens.sights[sensitivity as usize] = Sight::Clear;
+            }
+        }
+        Verdict { allowed: !lens.is_blind(), lens, reasons, version: self.version }
+    }
+
+    /// Decides any other action on the dataset, at the height of its most sensitive attribute.
+    pub fn decide(&self, session: &Session, action: Action, dataset: &Arc<Dataset>) -> Verdict {
+        let (allowed, reasons) = self.ask(session, action, dataset, dataset.ceiling());
+        let lens =
+            Lens { dataset: dataset.clone(), sights: [Sight::Hidden; 5], aggregate_only: false };
+        Verdict { allowed, lens, reasons, version: self.version }
+    }
+
+    /// Decides an action on the hub itself.
+    pub fn decide_hub(&self, session: &Session, action: Action) -> Verdict {
+        self.decide(session, action, &hub_dataset())
+    }
+
+    fn ask(
+        &self,
+        session: &Session,
+        action: Action,
+        dataset: &Dataset,
+        sensitivity: Sensitivity,
+    ) -> (bool, Vec<Reason>) {
+        if session.principal.kind == model::Kind::Hub {
+            return (true, Vec::new());
+        }
+        let Some((request, entities)) = self.request(session, action, dataset, sensitivity) else {
+            return (false, Vec::new());
+        };
+        let response = Authorizer::new().is_authorized(&request, &self.policies.set, &entities);
+        let reason = |id| {
+            let (policy, title) = self.policies.title(id);
+            Reason { policy, title }
+        };
+        let mut reasons: Vec<Reason> = response.diagnostics().reason().map(reason).collect();
+        reasons.sort_by(|a, b| a.policy.cmp(&b.policy));
+        (response.decision() == Decision::Allow, reasons)
+    }
+
+    fn request(
+        &self,
+        session: &Session,
+        action: Action,
+        dataset: &Dataset,
+        sensitivity: Sensitivity,
+    ) -> Option<(Request, Entities)> {
+        let principal = principal_entity(&session.principal)?;
+        let resource = dataset_entity(dataset)?;
+        let purpose = session.purpose.as_deref().unwrap_or_default();
+        let may_declare = session.principal.purposes.is_empty()
+            || session.principal.purposes.iter().any(|allowed| allowed == purpose);
+        let fits = may_declare && dataset.purposes.iter().any(|kept_for| kept_for == purpose);
+        let declared = if may_declare { purpose } else { "" };
+        let context = Context::from_pairs([
+            ("level".into(), RestrictedExpression::new_long(sensitivity as i64)),
+            ("purpose".into(), text(declared)),
+            ("purposeFits".into(), RestrictedExpression::new_bool(fits)),
+            ("zone".into(), text(session.zone.word())),
+            ("assurance".into(), RestrictedExpression::new_long(i64::from(session.assurance))),
+        ])
+        .ok()?;
+        let request = Request::new(
+            principal.uid(),
+            uid("Tanggul::Action", action.word())?,
+            resource.uid(),
+            context,
+            Some(&self.policies.schema),
+        )
+        .ok()?;
+        let entities = Entities::from_entities([principal, resource], Some(&self.policies.schema));
+        Some((request, entities.ok()?))
+    }
+}
+
+/// The dataset that stands for the hub itself.
+pub fn hub_dataset() -> Arc<Dataset> {
+    Arc::new(Dataset {
+        id: "*".into(),
+        title: "The hub".into(),
+        department: String::new(),
+        steward: String::new(),
+        claims: Vec::new(),
+        catch_all: false,
+        attributes: Vec::new(),
+        undeclared: Sensitivity::Open,
+        closed: false,
+        purposes: Vec::new(),
+        legal_basis: String::new(),
+        recipients: Vec::new(),
+        retention_days: None,
+        publication: model::Publication::Withheld,
+        about_people: false,
+        life_safety: false,
+        version: 0,
+    })
+}
+
+fn text(text: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(text.to_owned())
+}
+
+fn texts<'a>(texts: impl Iterator<Item = &'a str>) -> RestrictedExpression {
+    RestrictedExpression::new_set(texts.map(text))
+}
+
+fn uid(of_type: &str, id: &str) -> Option<EntityUid> {
+    Some(EntityUid::from_type_name_and_id(
+        EntityTypeName::from_str(of_type).ok()?,
+        EntityId::new(id),
+    ))
+}
+
+fn principal_entity(principal: &Principal) -> Option<Entity> {
+    let kind = match principal.kind {
+        model::Kind::Official => "official",
+        model::Kind::Device => "device",
+        model::Kind::App => "app",
+        model::Kind::Public => "public",
+        model::Kind::Hub => "hub",
+    };
+    let attributes = HashMap::from([
+        ("kind".to_owned(), text(kind)),
+        ("department".to_owned(), text(&principal.department)),
+        ("login".to_owned(), text(&principal.login)),
+        ("roles".to_owned(), texts(principal.roles.iter().map(|role| role.word()))),
+        ("datasets".to_owned(), texts(principal.datasets.iter().map(String::as_str))),
+    ]);
+    let uid = uid("Tanggul::Principal", &principal.number.to_string())?;
+    Entity::new(uid, attributes, HashSet::new()).ok()
+}
+
+fn dataset_entity(dataset: &Dataset) -> Option<Entity> {
+    let published = dataset.publication == model::Publication::Open;
+    let attributes = HashMap::from([
+        ("id".to_owned(), text(&dataset.id)),
+        ("department".to_owned(), text(&dataset.department)),
+        ("steward".to_owned(), text(&dataset.steward)),
+        ("published".to_owned(), RestrictedExpression::new_bool(published)),
+        ("lifeSafety".to_owned(), RestrictedExpression::new_bool(dataset.life_safety)),
+        ("purposes".to_owned(), texts(dataset.purposes.iter().map(String::as_str))),
+    ]);
+    Entity::new(uid("Tanggul::Dataset", &dataset.id)?, attributes, HashSet::new()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{AttributeModel, Kind, Name, Role, Time, ValueKind, Withheld, Zone};
+
+    fn register() -> Arc<Dataset> {
+        let attribute = |name: &str, sensitivity, withheld| AttributeModel {
+            name: Name::new(name),
+            kind: ValueKind::Any,
+            sensitivity,
+            withheld,
+            unit: None,
+            minimum: None,
+            maximum: None,
+            max_step: None,
+            choices: Vec::new(),
+            required: false,
+            history: false,
+        };
+        let mut dataset = hub_dataset().as_ref().clone();
+        dataset.id = "evacuation".into();
+        dataset.department = "social".into();
+        dataset.steward = "siti".into();
+        dataset.closed = true;
+        dataset.purposes = vec!["flood-response".into(), "social-care".into()];
+        dataset.attributes = vec![
+            attribute("district", Sensitivity::Internal, Withheld::Hide),
+            attribute("name", Sensitivity::Personal, Withheld::Mask),
+            attribute("illness", Sensitivity::Special, Withheld::Hide),
+        ];
+        Arc::new(dataset)
+    }
+
+    fn session(kind: Kind, roles: &[Role], department: &str, purpose: Option<&str>) -> Session {
+        let principal = Principal {
+            number: 7,
+            kind,
+            login: "siti".into(),
+            name: String::new(),
+            department: department.into(),
+            roles: roles.to_vec(),
+            ..Principal::public()
+        };
+        Session {
+            principal: Arc::new(principal),
+            tenant: 1,
+            purpose: purpose.map(Into::into),
+            assurance: 1,
+            zone: Zone::City,
+            expires: Time::MAX,
+            credential: 0,
+        }
+    }
+
+    /// What is seen of: internal, personal, special.
+    fn sights(session: &Session) -> [Sight; 3] {
+        let snapshot = Snapshot {
+            version: 1,
+            datasets: BTreeMap::new(),
+            policies: Arc::new(Policies::parse(crate::DEFAULT_POLICIES).unwrap()),
+        };
+        let lens = snapshot.lens(session, &register()).lens;
+        [Sensitivity::Internal, Sensitivity::Personal, Sensitivity::Special]
+            .map(|s| lens.sight_of(s))
+    }
+
+    #[test]
+    fn the_register_is_seen_by_those_who_need_it() {
+        use Sight::{Clear, Glimpse, Hidden};
+        let official = Kind::Official;
+        let check = |kind, role, department, purpose, expected: [Sight; 3]| {
+            assert_eq!(
+                sights(&session(kind, &[role], department, purpose)),
+                expected,
+                "{role:?} {department} {purpose:?}"
+            );
+        };
+        check(official, Role::Crisis, "crisis", Some("flood-response"), [Clear; 3]);
+        check(official, Role::Crisis, "crisis", Some("social-care"), [Hidden; 3]);
+        check(official, Role::Crisis, "crisis", None, [Hidden; 3]);
+        check(official, Role::Department, "social", Some("social-care"), [Clear; 3]);
+        check(official, Role::Department, "social", None, [Clear, Hidden, Hidden]);
+        check(official, Role::Department, "water", Some("flood-response"), [Glimpse; 3]);
+        check(official, Role::Department, "water", Some("marketing"), [Hidden; 3]);
+        check(
+            official,
+            Role::Administrator,
+            "social",
+            Some("social-care"),
+            [Clear, Hidden, Hidden],
+        );
+        check(official, Role::Auditor, "social", Some("social-care"), [Hidden; 3]);
+        check(official, Role::Steward, "elsewhere", Some("social-care"), [Clear; 3]);
+        check(Kind::App, Role::App, "social", Some("flood-response"), [Hidden; 3]);
+        check(Kind::Device, Role::Device, "social", Some("flood-response"), [Hidden; 3]);
+        check(Kind::Public, Role::Crisis, "social", None, [Hidden; 3]);
+    }
+
+    #[test]
+    fn a_token_bound_to_one_purpose_cannot_declare_another() {
+        let mut session =
+            session(Kind::Official, &[Role::Crisis], "crisis", Some("flood-response"));
+        Arc::make_mut(&mut session.principal).purposes = vec!["social-care".into()];
+        assert_eq!(sights(&session), [Sight::Hidden; 3]);
+    }
+
+    #[test]
+    fn two_roles_do_not_add_up_to_personal_data_for_an_administrator() {
+        let roles = [Role::Administrator, Role::Crisis];
+        let session = session(Kind::Official, &roles, "crisis", Some("flood-response"));
+        assert_eq!(sights(&session), [Sight::Clear, Sight::Hidden, Sight::Hidden]);
+    }
+}

@@ -1,0 +1,79 @@
+//! Slowing guesses down without locking anybody out.
+//!
+//! All unknown sources of one account share one refilling bucket; a browser that once signed in has
+//! its own, so that strangers who guess at an account never keep its owner out. Nothing is ever
+//! locked: a bucket refills by itself.
+
+use model::Time;
+use std::collections::HashMap;
+
+/// Tries that may come at once.
+pub const BURST: f64 = 10.0;
+/// Seconds until an unknown source has one more try at an account.
+pub const UNKNOWN_REFILL_S: f64 = 60.0;
+/// Seconds until a known browser has one more try.
+pub const KNOWN_REFILL_S: f64 = 10.0;
+/// Most buckets that are kept; the fullest go first.
+pub const MAX_BUCKETS: usize = 100_000;
+
+/// Come back in so many seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub seconds: u64,
+}
+
+/// The buckets.
+#[derive(Clone, Debug, Default)]
+pub struct Throttle {
+    buckets: HashMap<(String, Option<u64>), (f64, Time)>,
+}
+
+impl Throttle {
+    /// Takes one try of an account from its bucket: the shared one, or that of a known browser.
+    ///
+    /// # Errors
+    /// How long to wait when the bucket is empty; nothing is taken then.
+    pub fn take(&mut self, login: &str, browser: Option<u64>, now: Time) -> Result<(), Wait> {
+        let refill_s = if browser.is_some() { KNOWN_REFILL_S } else { UNKNOWN_REFILL_S };
+        if self.buckets.len() >= MAX_BUCKETS {
+            self.buckets.retain(|_, (tries, _)| *tries < BURST - 1.0);
+        }
+        let (tries, since) =
+            self.buckets.entry((login.to_owned(), browser)).or_insert((BURST, now));
+        let elapsed_s = (now.0 - since.0).max(0) as f64 / 1e6;
+        *tries = (*tries + elapsed_s / refill_s).min(BURST);
+        *since = now;
+        if *tries < 1.0 {
+            let seconds = ((1.0 - *tries) * refill_s).ceil() as u64;
+            return Err(Wait { seconds: seconds.max(1) });
+        }
+        *tries -= 1.0;
+        Ok(())
+    }
+
+    /// Gives a try back after it was right.
+    pub fn give_back(&mut self, login: &str, browser: Option<u64>) {
+        self.buckets.remove(&(login.to_owned(), browser));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guessing_is_slow_and_locks_nobody_out() {
+        let mut throttle = Throttle::default();
+        let at = Time::from_seconds;
+        let guesses = (0..1000).filter(|_| throttle.take("siti", None, at(0)).is_ok()).count();
+        assert_eq!(guesses, 10);
+        assert_eq!(throttle.take("siti", None, at(0)), Err(Wait { seconds: 60 }));
+        assert_eq!(throttle.take("siti", Some(4), at(0)), Ok(()), "her own browser");
+        assert_eq!(throttle.take("budi", None, at(0)), Ok(()), "somebody else");
+        assert_eq!(throttle.take("siti", None, at(61)), Ok(()), "refilled");
+        assert!(throttle.take("siti", None, at(61)).is_err());
+        let in_an_hour =
+            (0..1000).filter(|_| throttle.take("siti", None, at(3661)).is_ok()).count();
+        assert_eq!(in_an_hour, 10, "never more than a burst");
+    }
+}

@@ -1,0 +1,237 @@
+//! Acts: to govern and to command. An act is data: a registered name, a dataset, a body, effects.
+//! Services register theirs; the hub does not list them.
+
+use crate::committer::{Job, Planned, WriteJob};
+use crate::recorder::{hex, map, record};
+use crate::state::to_json;
+use crate::{Hub, HubError, ReceiptRef, kinds};
+use model::{Action, Record, Session, Value, Verb};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use store::{Document, Under};
+
+/// An act that somebody wants done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Act {
+    /// Such as `dataset.put`.
+    pub name: String,
+    pub body: Value,
+}
+
+/// What an act does.
+#[derive(Default)]
+pub struct Effects {
+    pub documents: Vec<Document>,
+    pub(crate) changes: Vec<Planned>,
+    /// What goes into the record.
+    pub detail: Value,
+    /// What the caller gets: also what is shown once and never kept.
+    pub answer: Value,
+    /// Anybody may read the record.
+    pub public: bool,
+    /// What decisions rest on changes.
+    pub governs: bool,
+    /// To be done after the commit.
+    pub then: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
+}
+
+type Prepare = dyn Fn(&Hub, &Session, &Value) -> Result<Effects, HubError> + Send + Sync;
+type DatasetOf = dyn Fn(&Value) -> Option<String> + Send + Sync;
+
+/// A kind of act.
+pub struct ActKind {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub action: Action,
+    /// A second person with the same right must agree.
+    pub four_eyes: bool,
+    /// The dataset it concerns; none: the hub itself.
+    pub dataset: Box<DatasetOf>,
+    /// Checks the body and says what is to be done; does nothing itself.
+    pub prepare: Box<Prepare>,
+}
+
+/// How an act ended.
+#[derive(Debug)]
+pub struct ActReport {
+    pub receipt: ReceiptRef,
+    pub answer: Value,
+    /// Waits for a second person, under this name.
+    pub pending: Option<String>,
+}
+
+/// An act that waits, as kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pending {
+    pub id: String,
+    pub asked_by: u64,
+    pub purpose: Option<String>,
+    pub time: model::Time,
+    pub act: Act,
+}
+
+impl Hub {
+    /// Adds a kind of act.
+    pub fn register(&self, kind: ActKind) {
+        self.acts.write().insert(kind.name, Arc::new(kind));
+    }
+
+    /// Does an act, or, where four eyes are asked for, keeps it for a second person.
+    ///
+    /// # Errors
+    /// When it is unknown, not permitted, does not fit, or cannot be committed.
+    pub async fn act(&self, session: &Session, act: Act) -> Result<ActReport, HubError> {
+        let kind = self.permitted(session, &act).await?;
+        let effects = (kind.prepare)(self, session, &act.body)?;
+        if kind.four_eyes && session.principal.kind != model::Kind::Hub {
+            if self.others_who_may(session, &kind, &act.body) > 0 {
+                return self.keep_pending(session, act, effects).await;
+            }
+            tracing::warn!(act = kind.name, "done by one person, for there is no second one yet");
+        }
+        self.commit_act(session, &act.name, effects, Vec::new()).await
+    }
+
+    async fn permitted(&self, session: &Session, act: &Act) -> Result<Arc<ActKind>, HubError> {
+        let kind = self.acts.read().get(act.name.as_str()).cloned();
+        let kind =
+            kind.ok_or_else(|| HubError::NotFound(format!("there is no act `{}`", act.name)))?;
+        let snapshot = self.state.snapshot();
+        let dataset = (kind.dataset)(&act.body);
+        let allowed_hub = snapshot.decide_hub(session, kind.action).allowed;
+        let concerned = dataset.and_then(|id| snapshot.dataset(&id).cloned());
+        let allowed = match &concerned {
+            Some((_, dataset)) => {
+                allowed_hub || snapshot.decide(session, kind.action, dataset).allowed
+            }
+            None => allowed_hub,
+        };
+        if allowed {
+            return Ok(kind);
+        }
+        let dataset = concerned.map_or_else(crate::receipt::guard_hub, |(_, dataset)| dataset);
+        self.record_refusal(session, Verb::Act, kind.action, &dataset.id).await;
+        Err(self.forbidden(session, kind.action, &dataset))
+    }
+
+    /// How many other officials could agree.
+    fn others_who_may(&self, session: &Session, kind: &ActKind, body: &Value) -> usize {
+        let snapshot = self.state.snapshot();
+        let dataset = (kind.dataset)(body).and_then(|id| snapshot.dataset(&id).cloned());
+        let may = |principal: &Arc<model::Principal>| {
+            let session = self.imagine(principal.clone(), None);
+            snapshot.decide_hub(&session, kind.action).allowed
+                || dataset
+                    .as_ref()
+                    .is_some_and(|(_, d)| snapshot.decide(&session, kind.action, d).allowed)
+        };
+        let others = self.state.principals();
+        let others = others.iter().filter(|p| {
+            p.kind == model::Kind::Official
+                && p.status == model::Status::Active
+                && p.number != session.principal.number
+        });
+        others.filter(|principal| may(principal)).count()
+    }
+
+    async fn keep_pending(
+        &self,
+        session: &Session,
+        act: Act,
+        effects: Effects,
+    ) -> Result<ActReport, HubError> {
+        let id = hex(&vault::random::<8>());
+        let pending = Pending {
+            id: id.clone(),
+            asked_by: session.principal.number,
+            purpose: session.purpose.as_deref().map(str::to_owned),
+            time: self.now(),
+            act: act.clone(),
+        };
+        let document = Document {
+            kind: kinds::PENDING,
+            name: id.clone(),
+            under: Under::Hub,
+            body: Some(to_json(&pending)),
+        };
+        let asked = Effects {
+            documents: vec![document],
+            detail: map([("asks_for", Value::from(act.name.as_str())), ("would", effects.detail)]),
+            answer: effects.answer,
+            ..Effects::default()
+        };
+        // What is shown once is shown when it is done, not while it waits.
+        let effect = asked.answer.get("effect").cloned().unwrap_or(Value::Null);
+        let mut report = self
+            .commit_act(session, "act.ask", Effects { answer: effect, ..asked }, Vec::new())
+            .await?;
+        report.pending = Some(id);
+        Ok(report)
+    }
+
+    /// Agrees to an act that waits; the one who asked cannot.
+    ///
+    /// # Errors
+    /// When there is none, it is one's own, or it is not permitted any more.
+    pub async fn approve(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
+        let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
+        let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
+        let pending: Pending = crate::state::from_json(&body)?;
+        if pending.asked_by == session.principal.number {
+            return Err(HubError::Conflict(
+                "a second person has to agree, not the one who asked".into(),
+            ));
+        }
+        let kind = self.permitted(session, &pending.act).await?;
+        let asker = self.state.principal(pending.asked_by).ok_or_else(missing)?;
+        let asker = self.imagine(asker, pending.purpose.as_deref());
+        let mut effects = (kind.prepare)(self, &asker, &pending.act.body)?;
+        effects.documents.push(Document {
+            kind: kinds::PENDING,
+            name: id.to_owned(),
+            under: Under::Hub,
+            body: None,
+        });
+        let by = map([("agreed_with", Value::Integer(pending.asked_by.cast_signed()))]);
+        self.commit_act(session, &pending.act.name, effects, by.entries().to_vec()).await
+    }
+
+    /// Acts that wait for a second person.
+    pub fn pending(&self) -> Vec<Pending> {
+        let all = self.store.documents(kinds::PENDING);
+        all.iter().filter_map(|(_, body)| crate::state::from_json(body).ok()).collect()
+    }
+
+    pub(crate) async fn commit_act(
+        &self,
+        session: &Session,
+        name: &str,
+        effects: Effects,
+        more: Vec<(String, Value)>,
+    ) -> Result<ActReport, HubError> {
+        let mut detail = vec![("act".to_owned(), Value::from(name))];
+        detail.extend(effects.detail.entries().iter().cloned());
+        detail.extend(more);
+        let mut made: Record = record(session, Verb::Act, "", self.now(), Value::Map(detail));
+        made.policy_version = self.state.snapshot().version;
+        made.public = effects.public;
+        let committed = self
+            .submit(|reply| {
+                Job::Write(WriteJob {
+                    writer: session.principal.number,
+                    planned: effects.changes,
+                    documents: effects.documents,
+                    records: vec![made],
+                    governs: effects.governs,
+                    reply,
+                })
+            })
+            .await??;
+        if let Some(then) = effects.then {
+            then(self)?;
+        }
+        let receipt =
+            ReceiptRef { index: committed.record, position: 0, group: 0, path: Vec::new() };
+        Ok(ActReport { receipt, answer: effects.answer, pending: None })
+    }
+}

@@ -1,0 +1,432 @@
+//! What a change makes of an entity (ETSI GS CIM 009 clauses 5.6.1 to 5.6.21). Pure: the same
+//! change to the same state always gives the same.
+
+use model::{Attribute, Change, Content, Entity, Instance, Name, Outcome, Refusal, Time, Value};
+
+/// A changed state and how it came about.
+#[derive(Debug)]
+pub struct Applied {
+    /// None when the entity is gone.
+    pub state: Option<Entity>,
+    pub outcome: Outcome,
+    /// The instances that were set: their rows go into the history.
+    pub set: Vec<(Name, Option<String>)>,
+    /// More changed than numbers and their times: a document must be written.
+    pub structural: bool,
+}
+
+/// Applies a change at `now`. `late` says that an older observation changes only the history.
+///
+/// # Errors
+/// When the change does not fit the state.
+pub fn apply(
+    change: Change,
+    current: Option<&Entity>,
+    now: Time,
+    late: bool,
+) -> Result<Applied, Refusal> {
+    let not_found = |id: &str| Refusal::NotFound(id.to_owned());
+    match (change, current) {
+        (Change::Create(entity), Some(_)) => Err(Refusal::Exists(entity.id)),
+        (Change::Create(entity) | Change::Put(entity) | Change::Upsert(entity), None)
+        | (Change::Remember { entity }, None) => Ok(created(entity, now)),
+        (Change::Put(entity) | Change::Replace(entity), Some(current)) => {
+            Ok(replaced(entity, current, now))
+        }
+        (Change::Upsert(entity), Some(current)) => {
+            Ok(edit(current, now, |edit| edit.append(entity, true, late)))
+        }
+        (Change::Append { entity, overwrite }, Some(current)) => {
+            Ok(edit(current, now, |edit| edit.append(entity, overwrite, false)))
+        }
+        (Change::Update(entity), Some(current)) => {
+            Ok(edit(current, now, |edit| edit.update(entity)))
+        }
+        (Change::Merge(entity), Some(current)) => Ok(edit(current, now, |edit| edit.merge(entity))),
+        (Change::ReplaceAttribute(entity), Some(current)) => {
+            must_have(&entity, current)?;
+            Ok(edit(current, now, |edit| edit.replace_attributes(entity)))
+        }
+        (Change::MergeAttribute(entity), Some(current)) => {
+            must_have(&entity, current)?;
+            Ok(edit(current, now, |edit| edit.merge(entity)))
+        }
+        (Change::DeleteAttribute { id, name, instance_id, all }, Some(current)) => {
+            delete_attribute(current, &id, name, instance_id.as_deref(), all, now)
+        }
+        (Change::Delete { .. }, Some(current)) => Ok(Applied {
+            state: None,
+            outcome: Outcome::Deleted,
+            set: Vec::new(),
+            structural: !current.id.is_empty(),
+        }),
+        (Change::Remember { entity }, Some(current)) => Ok(Applied {
+            state: Some(current.clone()),
+            outcome: Outcome::Updated { left: Vec::new() },
+            set: names(&entity),
+            structural: true,
+        }),
+        (Change::Forget { .. }, Some(current)) => Ok(Applied {
+            state: Some(current.clone()),
+            outcome: Outcome::Deleted,
+            set: Vec::new(),
+            structural: true,
+        }),
+        (other, None) => Err(not_found(other.id())),
+    }
+}
+
+fn must_have(entity: &Entity, current: &Entity) -> Result<(), Refusal> {
+    match entity.attributes.iter().find(|a| current.attribute(a.name.as_str()).is_none()) {
+        Some(missing) => Err(Refusal::NoAttribute(entity.id.clone(), missing.name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn names(entity: &Entity) -> Vec<(Name, Option<String>)> {
+    let of = |a: &Attribute| {
+        a.instances.iter().map(|i| (a.name.clone(), i.instance_id.clone())).collect::<Vec<_>>()
+    };
+    entity.attributes.iter().flat_map(of).collect()
+}
+
+fn stamp(instance: &mut Instance, created: Time, now: Time) {
+    instance.created = created;
+    instance.modified = now;
+    for (_, part) in &mut instance.parts {
+        stamp(part, created, now);
+    }
+}
+
+fn created(mut entity: Entity, now: Time) -> Applied {
+    for attribute in &mut entity.attributes {
+        attribute.instances.retain(|instance| instance.content != Content::Null);
+        attribute.instances.iter_mut().for_each(|instance| stamp(instance, now, now));
+    }
+    entity.attributes.retain(|attribute| !attribute.instances.is_empty());
+    entity.created = now;
+    entity.modified = now;
+    let set = names(&entity);
+    Applied { state: Some(entity), outcome: Outcome::Created, set, structural: true }
+}
+
+fn replaced(entity: Entity, current: &Entity, now: Time) -> Applied {
+    let mut applied = created(entity, now);
+    if let Some(state) = &mut applied.state {
+        state.created = current.created;
+        if state.types.is_empty() {
+            state.types.clone_from(&current.types);
+        }
+    }
+    applied.outcome = Outcome::Updated { left: Vec::new() };
+    applied
+}
+
+/// An entity under change.
+struct Edit {
+    state: Entity,
+    now: Time,
+    left: Vec<Name>,
+    set: Vec<(Name, Option<String>)>,
+    structural: bool,
+}
+
+fn edit(current: &Entity, now: Time, change: impl FnOnce(&mut Edit)) -> Applied {
+    let mut edit =
+        Edit { state: current.clone(), now, left: Vec::new(), set: Vec::new(), structural: false };
+    change(&mut edit);
+    if edit.structural || !edit.set.is_empty() {
+        edit.state.modified = now;
+    }
+    Applied {
+        state: Some(edit.state),
+        outcome: Outcome::Updated { left: edit.left },
+        set: edit.set,
+        structural: edit.structural,
+    }
+}
+
+impl Edit {
+    fn widen(&mut self, types: &[Name], scopes: &[String]) {
+        for name in types {
+            if !self.state.types.contains(name) {
+                self.state.types.push(name.clone());
+                self.structural = true;
+            }
+        }
+        if !scopes.is_empty() && self.state.scopes != scopes {
+            self.state.scopes = scopes.to_vec();
+            self.structural = true;
+        }
+    }
+
+    fn append(&mut self, entity: Entity, overwrite: bool, late: bool) {
+        self.widen(&entity.types, &entity.scopes);
+        for attribute in entity.attributes {
+            let there = self.state.attribute(attribute.name.as_str()).is_some();
+            if there && !overwrite {
+                self.left.push(attribute.name);
+                continue;
+            }
+            for instance in attribute.instances {
+                self.put(&attribute.name, instance, late);
+            }
+        }
+    }
+
+    fn update(&mut self, entity: Entity) {
+        self.widen(&entity.types, &entity.scopes);
+        for attribute in entity.attributes {
+            if self.state.attribute(attribute.name.as_str()).is_none() {
+                self.left.push(attribute.name);
+                continue;
+            }
+            for instance in attribute.instances {
+                self.put(&attribute.name, instance, false);
+            }
+        }
+    }
+
+    fn replace_attributes(&mut self, entity: Entity) {
+        for attribute in entity.attributes {
+            for instance in attribute.instances {
+                self.put(&attribute.name, instance, false);
+            }
+        }
+    }
+
+    fn merge(&mut self, entity: Entity) {
+        self.widen(&entity.types, &entity.scopes);
+        for attribute in entity.attributes {
+            for instance in attribute.instances {
+                self.merge_instance(&attribute.name, instance);
+            }
+        }
+    }
+
+    fn merge_instance(&mut self, name: &Name, patch: Instance) {
+        if patch.content == Content::Null {
+            self.remove(name, patch.instance_id.as_deref());
+            return;
+        }
+        let now = self.now;
+        let old = self.state.attribute_mut(name.as_str());
+        let same = |old: &&mut Instance| old.instance_id == patch.instance_id;
+        let Some(old) = old.and_then(|a| a.instances.iter_mut().find(same)) else {
+            self.put(name, patch, false);
+            return;
+        };
+        let mut merged = old.clone();
+        merged.content = merge_content(&old.content, patch.content);
+        merged.unit = patch.unit.or(merged.unit);
+        merged.observed_at = patch.observed_at.or(merged.observed_at);
+        for (part_name, part) in patch.parts {
+            merged.parts.retain(|(found, _)| *found != part_name);
+            if part.content != Content::Null {
+                merged.parts.push((part_name, part));
+            }
+        }
+        merged.modified = now;
+        self.put(name, merged, false);
+    }
+
+    /// Sets one instance.
+    fn put(&mut self, name: &Name, mut instance: Instance, late: bool) {
+        if instance.content == Content::Null {
+            self.remove(name, instance.instance_id.as_deref());
+            return;
+        }
+        self.set.push((name.clone(), instance.instance_id.clone()));
+        let Some(attribute) = self.state.attribute_mut(name.as_str()) else {
+            stamp(&mut instance, self.now, self.now);
+            self.state.attributes.push(Attribute { name: name.clone(), instances: vec![instance] });
+            self.structural = true;
+            return;
+        };
+        let same = |old: &&mut Instance| old.instance_id == instance.instance_id;
+        match attribute.instances.iter_mut().find(same) {
+            None => {
+                stamp(&mut instance, self.now, self.now);
+                attribute.instances.push(instance);
+                self.structural = true;
+            }
+            Some(old) => {
+                let older = instance.observed_at < old.observed_at;
+                if late && older && instance.observed_at.is_some() {
+                    // A late reading: its row goes into the history, the state stays.
+                    return;
+                }
+                stamp(&mut instance, old.created, self.now);
+                self.structural |= older || !is_numeric_step(old, &instance);
+                *old = instance;
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &Name, instance_id: Option<&str>) {
+        if let Some(attribute) = self.state.attribute_mut(name.as_str()) {
+            attribute.instances.retain(|i| i.instance_id.as_deref() != instance_id);
+            self.structural = true;
+        }
+        self.state.attributes.retain(|attribute| !attribute.instances.is_empty());
+    }
+}
+
+/// Whether an instance differs from the one before only in its number and time.
+pub fn is_numeric_step(old: &Instance, new: &Instance) -> bool {
+    let number = |instance: &Instance| match &instance.content {
+        Content::Property(value) => value.as_exact_number().is_some(),
+        _ => false,
+    };
+    number(old)
+        && number(new)
+        && old.unit == new.unit
+        && old.parts.is_empty()
+        && new.parts.is_empty()
+        && old.observed_at.is_some() == new.observed_at.is_some()
+}
+
+/// Goes into objects (clause 5.5.12); anything else is replaced.
+fn merge_content(old: &Content, new: Content) -> Content {
+    match (old, new) {
+        (Content::Property(old), Content::Property(new)) => {
+            Content::Property(merge_value(old, new))
+        }
+        (Content::JsonProperty(old), Content::JsonProperty(new)) => {
+            Content::JsonProperty(merge_value(old, new))
+        }
+        (Content::LanguageProperty(old), Content::LanguageProperty(new)) => {
+            match merge_value(&Value::Map(old.clone()), Value::Map(new)) {
+                Value::Map(map) => Content::LanguageProperty(map),
+                other => Content::Property(other),
+            }
+        }
+        (_, new) => new,
+    }
+}
+
+fn merge_value(old: &Value, new: Value) -> Value {
+    let (Value::Map(old), Value::Map(new)) = (old, &new) else { return new };
+    let mut merged = old.clone();
+    for (key, value) in new {
+        let deleted = value.as_text() == Some("urn:ngsi-ld:null");
+        match merged.iter_mut().find(|(found, _)| found == key) {
+            Some(_) if deleted => merged.retain(|(found, _)| found != key),
+            Some((_, found)) => *found = merge_value(found, value.clone()),
+            None if deleted => {}
+            None => merged.push((key.clone(), value.clone())),
+        }
+    }
+    Value::Map(merged)
+}
+
+fn delete_attribute(
+    current: &Entity,
+    id: &str,
+    name: Name,
+    instance_id: Option<&str>,
+    all: bool,
+    now: Time,
+) -> Result<Applied, Refusal> {
+    let missing = || Refusal::NoAttribute(id.to_owned(), name.clone());
+    let attribute = current.attribute(name.as_str()).ok_or_else(missing)?;
+    let goes = |instance: &Instance| all || instance.instance_id.as_deref() == instance_id;
+    if !attribute.instances.iter().any(goes) {
+        return Err(missing());
+    }
+    let mut state = current.clone();
+    state.modified = now;
+    if let Some(attribute) = state.attribute_mut(name.as_str()) {
+        attribute.instances.retain(|instance| !goes(instance));
+    }
+    state.attributes.retain(|attribute| !attribute.instances.is_empty());
+    Ok(Applied { state: Some(state), outcome: Outcome::Deleted, set: Vec::new(), structural: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ngsild::{Context, Form, Options, parse_fragment, parse_json, render_entity};
+
+    fn entity(json: &str) -> Entity {
+        let value = parse_json(json.as_bytes()).unwrap();
+        let mut entity = parse_fragment(&value, &Context::core(), Form::Any).unwrap();
+        entity.id = "urn:x:1".into();
+        entity
+    }
+
+    fn show(entity: &Entity) -> String {
+        let mut out = Vec::new();
+        let options =
+            Options { representation: ngsild::Representation::Concise, ..Options::default() };
+        render_entity(&mut out, entity, &Context::core(), &options);
+        String::from_utf8(out).unwrap().replace(r#""id":"urn:x:1","type":"T","#, "")
+    }
+
+    fn check(change: impl Fn(Entity) -> Change, patch: &str, expected: &str, structural: bool) {
+        let current = created(
+            entity(
+                r#"{"type":"T","a":{"value":1,"observedAt":"2026-01-01T00:00:00Z"},"b":{"value":{"x":1,"y":{"z":2}}}}"#,
+            ),
+            Time(0),
+        );
+        let applied = apply(change(entity(patch)), current.state.as_ref(), Time(5), true).unwrap();
+        assert_eq!(show(applied.state.as_ref().unwrap()), expected);
+        assert_eq!(applied.structural, structural, "{patch}");
+    }
+
+    #[test]
+    fn changes() {
+        let b = r#""b":{"value":{"x":1,"y":{"z":2}}}"#;
+        let a = r#"{"a":{"value":1,"observedAt":"2026-01-01T00:00:00Z"}"#;
+        check(
+            Change::Upsert,
+            r#"{"a":{"value":2,"observedAt":"2026-01-02T00:00:00Z"}}"#,
+            &format!(r#"{{"a":{{"value":2,"observedAt":"2026-01-02T00:00:00Z"}},{b}}}"#),
+            false,
+        );
+        check(
+            Change::Upsert,
+            r#"{"a":{"value":9,"observedAt":"2025-01-02T00:00:00Z"}}"#,
+            &format!("{a},{b}}}"),
+            false,
+        );
+        check(Change::Upsert, r#"{"c":3}"#, &format!(r#"{a},{b},"c":3}}"#), true);
+        check(
+            |entity| Change::Append { entity, overwrite: false },
+            r#"{"a":7,"c":3}"#,
+            &format!(r#"{a},{b},"c":3}}"#),
+            true,
+        );
+        check(Change::Update, r#"{"a":7,"c":3}"#, &format!(r#"{{"a":7,{b}}}"#), true);
+        check(
+            Change::Merge,
+            r#"{"b":{"value":{"y":{"z":"urn:ngsi-ld:null","w":1}}}}"#,
+            &format!(r#"{a},"b":{{"value":{{"x":1,"y":{{"w":1}}}}}}}}"#),
+            true,
+        );
+        check(Change::Merge, r#"{"a":"urn:ngsi-ld:null"}"#, &format!("{{{b}}}"), true);
+        check(Change::Replace, r#"{"type":"T","c":3}"#, r#"{"c":3}"#, true);
+    }
+
+    #[test]
+    fn refusals() {
+        let current = entity(r#"{"type":"T","a":1}"#);
+        let refuse =
+            |change, current| apply(change, current, Time(0), false).unwrap_err().to_string();
+        assert!(refuse(Change::Create(current.clone()), Some(&current)).contains("exists"));
+        assert!(refuse(Change::Delete { id: "urn:x:2".into() }, None).contains("no entity"));
+        let gone = |name| Change::DeleteAttribute {
+            id: "urn:x:1".into(),
+            name: Name::new(name),
+            instance_id: None,
+            all: false,
+        };
+        assert!(refuse(gone("b"), Some(&current)).contains("no attribute"));
+        assert!(apply(gone("a"), Some(&current), Time(0), false).is_ok());
+        assert!(
+            refuse(Change::ReplaceAttribute(entity(r#"{"b":1}"#)), Some(&current))
+                .contains("no attribute")
+        );
+    }
+}

@@ -1,0 +1,763 @@
+//! The one thread that commits: it takes whatever waits, applies it, writes changes and records in
+//! one atomic commit, and only then tells. There is no waiting window: a group is what came while
+//! the one before it was made durable.
+
+use crate::apply::apply;
+use crate::limits::MAX_GROUP_CHANGES;
+use crate::recorder::{hex, map, record};
+use crate::watch::ChangeEvent;
+use crate::{Counter, Hub};
+use journal::{GroupEntry, Hash, group_path, group_root, leaf_hash};
+use model::{
+    Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value, Verb,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use store::{
+    Batch, Document, EntityWrite, Evidence, Row, RowValue, Sealed, Series, StoreError, Under,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// A change that was decided and checked, with the dataset it goes to.
+#[derive(Clone)]
+pub struct Planned {
+    pub change: Change,
+    pub number: u32,
+    pub dataset: Arc<Dataset>,
+    /// An older observation changes only the history.
+    pub late: bool,
+}
+
+/// What became of a write.
+pub struct Committed {
+    pub results: Vec<Result<Outcome, Refusal>>,
+    /// Index of the record that stands for the write.
+    pub record: u64,
+    /// The write's leaf in the record's small tree, and how many leaves that has.
+    pub position: u32,
+    pub group: u32,
+    pub path: Vec<Hash>,
+    pub leaf: Hash,
+}
+
+pub type Done<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// One write.
+pub struct WriteJob {
+    pub writer: u64,
+    pub planned: Vec<Planned>,
+    /// Documents that belong to it: quarantined readings.
+    pub documents: Vec<Document>,
+    /// Records of its own, for acts and for personal data.
+    pub records: Vec<Record>,
+    /// Whether documents changed what decisions rest on.
+    pub governs: bool,
+    pub reply: Done<Committed>,
+}
+
+/// What the committer is asked for.
+pub enum Job {
+    Write(WriteJob),
+    /// Records alone; the reply is the first one's index.
+    Records {
+        records: Vec<Record>,
+        reply: Option<Done<u64>>,
+    },
+    Seal(Box<Sealed>, Record),
+    Retain {
+        dataset: u32,
+        floor: Time,
+        record: Record,
+    },
+    /// Encrypt anew what lies under older keys of a dataset.
+    Rewrap {
+        dataset: u32,
+        id: String,
+        record: Record,
+    },
+    Checkpoint,
+    Stop(oneshot::Sender<()>),
+}
+
+/// An entity in a group, ahead of the store.
+struct Work {
+    number: u64,
+    dataset: u32,
+    model: Arc<Dataset>,
+    before: Option<Arc<Entity>>,
+    entity: Arc<Entity>,
+    series: Arc<Vec<Series>>,
+    deleted: Option<Time>,
+    durable: bool,
+    /// The last write that changed it.
+    job: usize,
+    touched: Vec<Name>,
+}
+
+/// Runs until told to stop.
+pub fn run(hub: &Arc<Hub>, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut group = Group::new(hub);
+        let mut stop = None;
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            match job {
+                Job::Stop(reply) => stop = Some(reply),
+                job => group.take(job),
+            }
+            if stop.is_none() && group.changes < MAX_GROUP_CHANGES {
+                next = queue.try_recv().ok();
+            }
+        }
+        if stop.is_some() {
+            group.records.extend(hub.due_counts(true));
+        }
+        group.commit();
+        if let Some(reply) = stop {
+            let mut last = Group::new(hub);
+            last.checkpoint = true;
+            last.commit();
+            // Fails only when whoever asked has gone.
+            let _ = reply.send(());
+            return;
+        }
+    }
+}
+
+struct Group<'a> {
+    hub: &'a Arc<Hub>,
+    now: Time,
+    works: BTreeMap<u64, Work>,
+    ids: HashMap<String, u64>,
+    next_entity: u64,
+    rows: BTreeMap<(usize, u32), Vec<Row>>,
+    forgotten: Vec<(u32, u32)>,
+    jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
+    records: Vec<Record>,
+    /// Where the records of each `Records` job start among `records`.
+    replies: Vec<(usize, Done<u64>)>,
+    sealed: Vec<Sealed>,
+    retained: Vec<(u32, Time)>,
+    rewraps: Vec<(u32, String, Record)>,
+    changes: usize,
+    checkpoint: bool,
+}
+
+impl<'a> Group<'a> {
+    fn new(hub: &'a Arc<Hub>) -> Group<'a> {
+        Group {
+            hub,
+            now: hub.now(),
+            works: BTreeMap::new(),
+            ids: HashMap::new(),
+            next_entity: hub.store.next_entity(),
+            rows: BTreeMap::new(),
+            forgotten: Vec::new(),
+            jobs: Vec::new(),
+            records: Vec::new(),
+            replies: Vec::new(),
+            sealed: Vec::new(),
+            retained: Vec::new(),
+            rewraps: Vec::new(),
+            changes: 0,
+            checkpoint: false,
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Write(mut job) => {
+                let at = self.jobs.len();
+                self.changes += job.planned.len().max(1);
+                let planned = std::mem::take(&mut job.planned);
+                let results = planned.into_iter().map(|p| self.change(at, p)).collect();
+                self.jobs.push((job, results));
+            }
+            Job::Records { records, reply } => {
+                if let Some(reply) = reply {
+                    self.replies.push((self.records.len(), reply));
+                }
+                self.changes += records.len();
+                self.records.extend(records);
+            }
+            Job::Seal(sealed, record) if self.hub.store.is_current(&sealed) => {
+                self.sealed.push(*sealed);
+                self.records.push(record);
+                self.changes = MAX_GROUP_CHANGES;
+            }
+            Job::Seal(..) | Job::Stop(_) => {}
+            Job::Retain { dataset, floor, record } => {
+                self.retained.push((dataset, floor));
+                self.records.push(record);
+            }
+            Job::Rewrap { dataset, id, record } => self.rewraps.push((dataset, id, record)),
+            Job::Checkpoint => self.checkpoint = true,
+        }
+    }
+
+    /// The entity as it is in this group.
+    fn work(&mut self, id: &str, job: usize, planned: &Planned) -> Option<u64> {
+        if let Some(number) = self.ids.get(id) {
+            return Some(*number);
+        }
+        let held = self.hub.store.entity(id)?;
+        // An entity stays in the dataset it was created in.
+        let snapshot = self.hub.state.snapshot();
+        let model = if held.dataset == planned.number {
+            planned.dataset.clone()
+        } else {
+            snapshot.by_number(held.dataset)?.clone()
+        };
+        let work = Work {
+            number: held.number,
+            dataset: held.dataset,
+            model,
+            before: held.deleted.is_none().then(|| held.entity.clone()),
+            entity: held.entity,
+            series: held.series,
+            deleted: held.deleted,
+            durable: false,
+            job,
+            touched: Vec::new(),
+        };
+        self.works.insert(held.number, work);
+        self.ids.insert(id.to_owned(), held.number);
+        Some(held.number)
+    }
+
+    fn change(&mut self, job: usize, planned: Planned) -> Result<Outcome, Refusal> {
+        let id = planned.change.id().to_owned();
+        let known = self.work(&id, job, &planned);
+        let work = known.and_then(|number| self.works.get(&number));
+        let living = work.filter(|work| work.deleted.is_none()).map(|work| work.entity.clone());
+        if let (Change::Forget { name, .. }, Some(number)) = (&planned.change, known) {
+            self.forget(number, job, name.as_ref());
+            return Ok(Outcome::Deleted);
+        }
+        let remembered = match &planned.change {
+            Change::Remember { entity } => Some(entity.clone()),
+            _ => None,
+        };
+        if let (Some(current), Some(brought)) = (&living, planned.change.entity())
+            && planned.change.replaces()
+            && !brought.types.is_empty()
+            && brought.types != current.types
+            && !self.hub.stays(&planned, brought)
+        {
+            return Err(Refusal::LeavesDataset(id, planned.dataset.id.clone()));
+        }
+        let applied = apply(planned.change, living.as_deref(), self.now, planned.late)?;
+        let number = match known {
+            Some(number) => number,
+            None => self.new_entity(&id, job, &planned.number, &planned.dataset),
+        };
+        let now = self.now;
+        let Some(work) = self.works.get_mut(&number) else {
+            return Err(Refusal::NotFound(id));
+        };
+        work.job = job;
+        work.durable |= applied.structural || living.is_none();
+        work.touched.extend(applied.set.iter().map(|(name, _)| name.clone()));
+        match applied.state {
+            None => {
+                work.deleted = Some(now);
+                work.durable = true;
+            }
+            Some(state) => {
+                work.deleted = None;
+                work.entity = Arc::new(state);
+            }
+        }
+        let source = remembered.map_or_else(|| work.entity.clone(), Arc::new);
+        self.remember(number, job, &source, &applied.set);
+        Ok(applied.outcome)
+    }
+
+    fn new_entity(&mut self, id: &str, job: usize, dataset: &u32, model: &Arc<Dataset>) -> u64 {
+        let number = self.next_entity;
+        self.next_entity += 1;
+        let empty = Entity {
+            id: id.to_owned(),
+            types: Vec::new(),
+            scopes: Vec::new(),
+            created: self.now,
+            modified: self.now,
+            attributes: Vec::new(),
+        };
+        let work = Work {
+            number,
+            dataset: *dataset,
+            model: model.clone(),
+            before: None,
+            entity: Arc::new(empty),
+            series: Arc::default(),
+            deleted: None,
+            durable: true,
+            job,
+            touched: Vec::new(),
+        };
+        self.works.insert(number, work);
+        self.ids.insert(id.to_owned(), number);
+        number
+    }
+
+    /// Makes rows of the instances that were set.
+    fn remember(
+        &mut self,
+        number: u64,
+        job: usize,
+        source: &Entity,
+        set: &[(Name, Option<String>)],
+    ) {
+        let Some(work) = self.works.get_mut(&number) else { return };
+        for (name, instance_id) in set {
+            let keeps = work.model.attribute(name.as_str()).is_none_or(|model| model.history);
+            let attribute = source.attribute(name.as_str());
+            let same = |instance: &&Instance| instance.instance_id == *instance_id;
+            let Some(instance) = attribute.and_then(|a| a.instances.iter().find(same)) else {
+                continue;
+            };
+            if !keeps {
+                // Without rows, only a document tells the state.
+                work.durable = true;
+                continue;
+            }
+            let (rich, value) = match &instance.content {
+                Content::Property(value) if instance.parts.is_empty() => {
+                    match value.as_exact_number() {
+                        Some(number) => (false, RowValue::Number(number)),
+                        None => (true, RowValue::Rich(Box::new(instance.clone()))),
+                    }
+                }
+                _ => (true, RowValue::Rich(Box::new(instance.clone()))),
+            };
+            let observed = instance.observed_at.is_some();
+            let known = work.series.iter().find(|series| {
+                series.name == *name
+                    && series.instance_id == *instance_id
+                    && series.unit == instance.unit
+                    && series.observed == observed
+                    && series.rich == rich
+            });
+            let series = match known {
+                Some(series) => series.number,
+                None => {
+                    let fresh = Series {
+                        number: self.hub.store.next_series(),
+                        name: name.clone(),
+                        instance_id: instance_id.clone(),
+                        unit: instance.unit.clone(),
+                        observed,
+                        rich,
+                    };
+                    let number = fresh.number;
+                    Arc::make_mut(&mut work.series).push(fresh);
+                    work.durable = true;
+                    number
+                }
+            };
+            if rich {
+                work.durable = true;
+            }
+            let at = instance.observed_at.unwrap_or(self.now);
+            let row = Row { entity: number, series, at, value };
+            self.rows.entry((job, work.dataset)).or_default().push(row);
+        }
+    }
+
+    fn forget(&mut self, number: u64, job: usize, name: Option<&Name>) {
+        let Some(work) = self.works.get_mut(&number) else { return };
+        let gone = |series: &Series| name.is_none_or(|name| series.name == *name);
+        for series in work.series.iter().filter(|series| gone(series)) {
+            self.forgotten.push((work.dataset, series.number));
+            for rows in self.rows.values_mut() {
+                rows.retain(|row| row.series != series.number);
+            }
+        }
+        Arc::make_mut(&mut work.series).retain(|series| !gone(series));
+        work.durable = true;
+        work.job = job;
+    }
+
+    // ---- the commit ---------------------------------------------------------------------------
+
+    fn commit(mut self) {
+        if self.sealed.is_empty()
+            && self.jobs.is_empty()
+            && self.records.is_empty()
+            && self.retained.is_empty()
+        {
+            self.rewrap();
+            if self.checkpoint {
+                self.publish_checkpoint();
+            }
+            return;
+        }
+        for sealed in &self.sealed {
+            for held in self.hub.store.ahead(sealed.dataset) {
+                self.works
+                    .entry(held.number)
+                    .or_insert_with(|| Work {
+                        number: held.number,
+                        dataset: held.dataset,
+                        model: crate::govern::placeholder(),
+                        before: None,
+                        entity: held.entity.clone(),
+                        series: held.series.clone(),
+                        deleted: held.deleted,
+                        durable: true,
+                        job: usize::MAX,
+                        touched: Vec::new(),
+                    })
+                    .durable = true;
+            }
+        }
+        if let Err(error) = self.ensure_keys() {
+            return self.fail(&error);
+        }
+        let first_record = self.hub.store.log_size();
+        let entries = self.entries();
+        let grouped = !entries.leaves.is_empty();
+        let mut batch = Batch { time: self.now, ..Batch::default() };
+        if grouped {
+            let made = self.group_record(&entries);
+            push_record(&mut batch, &made);
+        }
+        let own_records_at = first_record + u64::from(grouped);
+        for (job, _) in &mut self.jobs {
+            batch.documents.append(&mut job.documents);
+            self.records.append(&mut job.records);
+        }
+        let outbox = self.hub.match_subscriptions(
+            self.works.values().filter(|work| work.job != usize::MAX).map(|work| {
+                (
+                    work.number,
+                    work.dataset,
+                    work.before.clone(),
+                    work.deleted.is_none().then(|| work.entity.clone()),
+                    work.touched.as_slice(),
+                )
+            }),
+            self.now,
+        );
+        batch.documents.extend(outbox);
+        self.records.iter().for_each(|record| push_record(&mut batch, record));
+        let per_subject: HashMap<u32, bool> =
+            self.works.values().map(|w| (w.dataset, w.model.about_people)).collect();
+        let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+        for ((_, dataset), rows) in std::mem::take(&mut self.rows) {
+            by_dataset.entry(dataset).or_default().extend(rows);
+        }
+        let observations: usize = by_dataset.values().map(Vec::len).sum();
+        batch.rows = by_dataset
+            .into_iter()
+            .map(|(dataset, rows)| {
+                (dataset, per_subject.get(&dataset).copied().unwrap_or(false), rows)
+            })
+            .collect();
+        batch.forgotten = std::mem::take(&mut self.forgotten);
+        batch.sealed = std::mem::take(&mut self.sealed);
+        batch.retained = std::mem::take(&mut self.retained);
+        let mut series = Vec::with_capacity(self.works.len());
+        let mut events = Vec::with_capacity(self.works.len());
+        for work in self.works.into_values() {
+            if work.job != usize::MAX {
+                events.push(ChangeEvent {
+                    number: work.number,
+                    dataset: work.dataset,
+                    entity: work.entity.clone(),
+                    deleted: work.deleted.is_some(),
+                    created: work.before.is_none(),
+                    attributes: work.touched,
+                });
+            }
+            series.push(work.series);
+            batch.entities.push(EntityWrite {
+                number: work.number,
+                dataset: work.dataset,
+                per_subject: entries.per_subject.get(&work.number).copied().unwrap_or(false),
+                entity: work.entity,
+                deleted: work.deleted,
+                durable: work.durable,
+                evidence: entries.evidence.get(&work.number).cloned().unwrap_or_default(),
+            });
+        }
+        let counters = &self.hub.counters;
+        let records = batch.records.len() as u64;
+        let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
+        match self.hub.store.commit(batch, series) {
+            Err(error) => {
+                let failed = Failed { hub: self.hub, jobs: self.jobs, replies: self.replies };
+                failed.answer(&error, &events);
+            }
+            Ok(_) => {
+                counters.add(Counter::Commits, 1);
+                counters.add(Counter::Records, records);
+                counters.add(Counter::Observations, observations as u64);
+                counters.add(Counter::Sealed, sealed as u64);
+                if self.jobs.iter().any(|(job, _)| job.governs)
+                    && let Err(error) = self.hub.state.refresh(&self.hub.store)
+                {
+                    tracing::error!(%error, "governing documents cannot be read again");
+                }
+                self.hub.watches.tell(events);
+                for (at, (job, results)) in self.jobs.into_iter().enumerate() {
+                    let (position, leaf) = entries.of_job.get(&at).copied().unwrap_or((0, [0; 32]));
+                    counters.add(Counter::Writes, results.len() as u64);
+                    let grouped = entries.of_job.contains_key(&at);
+                    drop(job.reply.send(Ok(Committed {
+                        results,
+                        record: if grouped { first_record } else { own_records_at },
+                        position,
+                        group: u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX),
+                        path: group_path(&entries.leaves, position as usize),
+                        leaf,
+                    })));
+                }
+                for (at, reply) in self.replies {
+                    drop(reply.send(Ok(own_records_at + at as u64)));
+                }
+            }
+        }
+        let mut rest = Group::new(self.hub);
+        rest.rewraps = self.rewraps;
+        rest.checkpoint = self.checkpoint;
+        rest.rewrap();
+        if rest.checkpoint {
+            rest.publish_checkpoint();
+        }
+    }
+
+    fn ensure_keys(&self) -> Result<(), StoreError> {
+        for work in self.works.values().filter(|work| work.job != usize::MAX) {
+            let sensitive = work.model.is_sensitive();
+            self.hub.store.ensure_key(Under::Dataset(work.dataset), sensitive)?;
+            if work.model.about_people {
+                self.hub.store.ensure_key(Under::Subject(work.dataset, work.number), true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The small tree: a leaf for each write and dataset, over the digests of what it wrote.
+    fn entries(&self) -> Entries {
+        let mut entries = Entries::default();
+        let mut items: BTreeMap<(usize, u32), Vec<(Option<u64>, Hash)>> = BTreeMap::new();
+        for ((job, dataset), rows) in &self.rows {
+            let about_people =
+                self.works.values().any(|w| w.dataset == *dataset && w.model.about_people);
+            let digests = self.hub.store.row_digests(*dataset, about_people, rows, self.now);
+            let digests = digests.into_iter().map(|(_, digest)| (None, digest));
+            items.entry((*job, *dataset)).or_default().extend(digests);
+        }
+        for work in self.works.values() {
+            let about_people = if work.job == usize::MAX {
+                self.hub.store.entity_by_number(work.number).is_some_and(|held| held.per_subject)
+            } else {
+                work.model.about_people
+            };
+            entries.per_subject.insert(work.number, about_people);
+            if work.durable {
+                let under = if about_people {
+                    Under::Subject(work.dataset, work.number)
+                } else {
+                    Under::Dataset(work.dataset)
+                };
+                let digest = self.hub.store.state_digest(
+                    under,
+                    work.number,
+                    &work.entity,
+                    &work.series,
+                    work.deleted,
+                );
+                items
+                    .entry((work.job, work.dataset))
+                    .or_default()
+                    .push((Some(work.number), digest));
+            }
+        }
+        let mut pending = Vec::new();
+        for ((job, dataset), items) in items {
+            let hashes: Vec<Hash> = items.iter().map(|(_, digest)| leaf_hash(digest)).collect();
+            let (writer, count) = match self.jobs.get(job) {
+                Some((write, results)) => (write.writer, results.len()),
+                None => (1, items.len()),
+            };
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let entry = GroupEntry { writer, dataset, count, digest: group_root(&hashes) };
+            let position = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
+            entries.of_job.entry(job).or_insert((position, entry.hash()));
+            entries.leaves.push(entry.hash());
+            for (at, (number, _)) in items.iter().enumerate() {
+                if let Some(number) = number {
+                    pending.push((*number, entry.clone(), position, at, hashes.clone()));
+                }
+            }
+        }
+        let record = self.hub.store.log_size();
+        let group = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
+        for (number, entry, position, at, hashes) in pending {
+            entries.evidence.insert(
+                number,
+                Evidence {
+                    record,
+                    position,
+                    group,
+                    writer: entry.writer,
+                    count: entry.count,
+                    item: u32::try_from(at).unwrap_or(u32::MAX),
+                    items: u32::try_from(hashes.len()).unwrap_or(u32::MAX),
+                    item_path: group_path(&hashes, at),
+                    group_path: group_path(&entries.leaves, position as usize),
+                },
+            );
+        }
+        entries
+    }
+
+    fn group_record(&self, entries: &Entries) -> Record {
+        let store = &self.hub.store;
+        let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+        for ((_, dataset), rows) in &self.rows {
+            by_dataset.entry(*dataset).or_default().extend(rows.iter().cloned());
+        }
+        let mut blobs = Vec::new();
+        let mut note = |dataset: u32, commit: u64, digests: Vec<(u64, Hash)>| {
+            for (subject, digest) in digests {
+                blobs.push(Value::List(vec![
+                    Value::Integer(i64::from(dataset)),
+                    Value::Integer(commit.cast_signed()),
+                    Value::Integer(subject.cast_signed()),
+                    Value::from(hex(&digest)),
+                ]));
+            }
+        };
+        for (dataset, rows) in by_dataset {
+            let about_people =
+                self.works.values().any(|w| w.dataset == dataset && w.model.about_people);
+            note(
+                dataset,
+                store.next_commit(),
+                store.row_digests(dataset, about_people, &rows, self.now),
+            );
+        }
+        for sealed in &self.sealed {
+            let digests = store.row_digests(
+                sealed.dataset,
+                sealed.per_subject,
+                &sealed.residual,
+                Time::default(),
+            );
+            note(sealed.dataset, sealed.upto, digests);
+        }
+        let detail = map([
+            ("root", Value::from(hex(&group_root(&entries.leaves)))),
+            ("writes", Value::Integer(entries.leaves.len() as i64)),
+            ("blobs", Value::List(blobs)),
+        ]);
+        record(&self.hub.own_session(), Verb::Write, "", self.now, detail)
+    }
+
+    fn rewrap(&mut self) {
+        for (dataset, id, made) in std::mem::take(&mut self.rewraps) {
+            let job = match self.hub.store.rewrap(dataset, 1_000) {
+                Ok(0) => match self.hub.store.drop_superseded(dataset) {
+                    Ok(_) => Job::Records { records: vec![made], reply: None },
+                    Err(error) => {
+                        tracing::error!(%error, dataset = id, "old keys cannot be deleted");
+                        continue;
+                    }
+                },
+                Ok(_) => Job::Rewrap { dataset, id, record: made },
+                Err(error) => {
+                    tracing::error!(%error, dataset = id, "a dataset cannot be encrypted anew");
+                    continue;
+                }
+            };
+            // The queue may be full of writers; the upkeep thread tries again then.
+            drop(self.hub.jobs.try_send(job));
+        }
+    }
+
+    fn publish_checkpoint(&self) {
+        let (size, root) = self.hub.store.log_root();
+        let checkpoint = self.hub.signing.sign(size, &root);
+        if checkpoint == self.hub.store.checkpoint() {
+            return;
+        }
+        let batch = Batch { checkpoint: Some(checkpoint), time: self.now, ..Batch::default() };
+        if let Err(error) = self.hub.store.commit(batch, Vec::new()) {
+            tracing::error!(%error, "the checkpoint cannot be published");
+        }
+    }
+
+    fn fail(self, error: &StoreError) {
+        Failed { hub: self.hub, jobs: self.jobs, replies: self.replies }.answer(error, &[]);
+    }
+}
+
+/// Writes whose commit failed.
+struct Failed<'a> {
+    hub: &'a Arc<Hub>,
+    jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
+    replies: Vec<(usize, Done<u64>)>,
+}
+
+impl Failed<'_> {
+    /// Life-safety writes go on through the ring; all others hear that nothing was done.
+    fn answer(self, error: &StoreError, events: &[ChangeEvent]) {
+        tracing::error!(%error, "a commit failed");
+        for (job, results) in self.jobs {
+            let life_safety = |event: &ChangeEvent| {
+                let snapshot = self.hub.state.snapshot();
+                snapshot.by_number(event.dataset).is_some_and(|dataset| dataset.life_safety)
+            };
+            let all = !events.is_empty() && events.iter().all(life_safety) && !job.governs;
+            if all && self.hub.ring_write(job.writer, events) {
+                drop(job.reply.send(Ok(Committed {
+                    results,
+                    record: u64::MAX,
+                    position: 0,
+                    group: 0,
+                    path: Vec::new(),
+                    leaf: [0; 32],
+                })));
+            } else {
+                drop(job.reply.send(Err(copy(error))));
+            }
+        }
+        for (_, reply) in self.replies {
+            drop(reply.send(Err(copy(error))));
+        }
+    }
+}
+
+fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full(mebibytes) => StoreError::Full(*mebibytes),
+        StoreError::NoKey(what) => StoreError::NoKey(what.clone()),
+        other => StoreError::Poisoned(other.to_string()),
+    }
+}
+
+/// The small tree of a group and what it says of each entity.
+#[derive(Default)]
+struct Entries {
+    leaves: Vec<Hash>,
+    evidence: HashMap<u64, Evidence>,
+    per_subject: HashMap<u64, bool>,
+    of_job: HashMap<usize, (u32, Hash)>,
+}
+
+fn push_record(batch: &mut Batch, record: &Record) {
+    batch.records.push((vault::random(), crate::state::to_json(record)));
+}
+
+impl Hub {
+    /// Whether an entity that gets new types stays in its dataset.
+    fn stays(&self, planned: &Planned, entity: &Entity) -> bool {
+        let snapshot = self.state.snapshot();
+        let claimant = snapshot.claimant(&entity.types, &entity.scopes);
+        claimant.is_some_and(|(number, _)| *number == planned.number)
+    }
+}

@@ -1,0 +1,669 @@
+//! The hub's own acts: principals, credentials, datasets, policies, keys, quarantine.
+
+use crate::act::{ActKind, Effects};
+use crate::committer::Job;
+use crate::open::hex_digest;
+use crate::recorder::{map, record};
+use crate::state::{CredentialDoc, DatasetDoc, PoliciesDoc, from_json, to_json};
+use crate::write::Quarantined;
+use crate::{Hub, HubError, TENANT, kinds};
+use guard::{Policies, TokenKind, new_code, new_token};
+use model::{
+    Action, Dataset, Kind, Principal, Role, Sensitivity, Session, Status, Time, Value, Verb,
+};
+use ngsild::Invalid;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use store::{Document, Under};
+
+/// Seconds that a one-time code holds.
+const CODE_S: i64 = 7 * 86_400;
+/// Most days an app's token holds.
+const MAX_TOKEN_DAYS: i64 = 366;
+
+/// The dataset that stands for the hub itself.
+pub(crate) fn placeholder() -> Arc<Dataset> {
+    Arc::new(Dataset {
+        id: "*".into(),
+        title: "The hub".into(),
+        department: String::new(),
+        steward: String::new(),
+        claims: Vec::new(),
+        catch_all: false,
+        attributes: Vec::new(),
+        undeclared: Sensitivity::Open,
+        closed: false,
+        purposes: Vec::new(),
+        legal_basis: String::new(),
+        recipients: Vec::new(),
+        retention_days: None,
+        publication: model::Publication::Withheld,
+        about_people: false,
+        life_safety: false,
+        version: 0,
+    })
+}
+
+pub(crate) fn text(body: &Value, key: &str) -> Result<String, HubError> {
+    let text = body.get(key).and_then(Value::as_text).filter(|text| !text.is_empty());
+    let missing = || Invalid::data(format!("/{key}"), "is missing, or no text");
+    Ok(text.ok_or_else(missing)?.to_owned())
+}
+
+fn texts(body: &Value, key: &str) -> Vec<String> {
+    let items = body.get(key).map(Value::items).unwrap_or_default();
+    items.iter().filter_map(Value::as_text).map(str::to_owned).collect()
+}
+
+pub(crate) fn document(kind: u8, name: &str, body: Option<Vec<u8>>) -> Document {
+    Document { kind, name: name.to_owned(), under: Under::Hub, body }
+}
+
+fn of_field(key: &'static str) -> Box<dyn Fn(&Value) -> Option<String> + Send + Sync> {
+    Box::new(move |body| Some(body.get(key)?.as_text()?.to_owned()))
+}
+
+fn of_hub() -> Box<dyn Fn(&Value) -> Option<String> + Send + Sync> {
+    Box::new(|_| None)
+}
+
+/// Registers the hub's own acts.
+pub fn register_all(hub: &Hub) {
+    let kind = |name,
+                title,
+                four_eyes,
+                dataset,
+                prepare: fn(&Hub, &Session, &Value) -> Result<Effects, HubError>| {
+        ActKind {
+            name,
+            title,
+            action: Action::Govern,
+            four_eyes,
+            dataset,
+            prepare: Box::new(prepare),
+        }
+    };
+    for kind in [
+        kind("principal.enrol", "Enrol an official, an app or a device", true, of_hub(), enrol),
+        kind("device.enrol", "Enrol a device", false, of_field("dataset"), enrol_device),
+        kind(
+            "principal.revoke",
+            "Revoke a principal and all its credentials",
+            false,
+            of_hub(),
+            revoke,
+        ),
+        kind(
+            "device.revoke",
+            "Revoke a device of one's dataset",
+            false,
+            of_field("dataset"),
+            revoke_device,
+        ),
+        kind(
+            "device.quarantine",
+            "Set a device's readings apart",
+            false,
+            of_field("dataset"),
+            quarantine_device,
+        ),
+        kind("app.token", "Give an app a token", false, of_hub(), app_token),
+        kind(
+            "dataset.put",
+            "Create or change a dataset",
+            true,
+            Box::new(|body| Some(body.get("dataset")?.get("id")?.as_text()?.to_owned())),
+            put_dataset,
+        ),
+        kind(
+            "dataset.rotate_key",
+            "Encrypt a dataset under a fresh key",
+            false,
+            of_field("dataset"),
+            rotate_key,
+        ),
+        kind(
+            "dataset.shred",
+            "Delete a dataset's keys: nothing in it can be read again",
+            true,
+            of_field("dataset"),
+            shred,
+        ),
+        kind(
+            "subject.erase",
+            "Erase a person's data by deleting its key",
+            true,
+            of_field("dataset"),
+            erase,
+        ),
+        kind("policies.put", "Change the policies", true, of_hub(), put_policies),
+        kind("purpose.put", "Add a purpose", false, of_hub(), put_purpose),
+        kind(
+            "quarantine.discard",
+            "Discard a quarantined reading",
+            false,
+            of_field("dataset"),
+            discard,
+        ),
+    ] {
+        hub.register(kind);
+    }
+}
+
+/// Reads a principal out of a body.
+fn principal_of(hub: &Hub, body: &Value, kind: Kind) -> Result<Principal, HubError> {
+    let login = text(body, "login")?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.@:".contains(c);
+    if login.len() > 100 || !login.chars().all(good) {
+        return Err(Invalid::data("/login", "has letters, digits and `-_.@:`, at most 100").into());
+    }
+    if hub.state.principal_by_login(&login).is_some() {
+        return Err(HubError::Conflict(format!("the login `{login}` is taken")));
+    }
+    let role = |word: String| {
+        Role::ALL.into_iter().find(|role| role.word() == word).ok_or_else(|| {
+            let all: Vec<_> = Role::ALL.iter().map(|role| role.word()).collect();
+            HubError::Invalid(Invalid::data(
+                "/roles",
+                format!("`{word}` is none of: {}", all.join(", ")),
+            ))
+        })
+    };
+    let roles = match kind {
+        Kind::Device => vec![Role::Device],
+        Kind::App => vec![Role::App],
+        _ => texts(body, "roles").into_iter().map(role).collect::<Result<_, _>>()?,
+    };
+    Ok(Principal {
+        number: hub.state.next_principal(),
+        kind,
+        name: body.get("name").and_then(Value::as_text).unwrap_or(&login).to_owned(),
+        login,
+        department: body.get("department").and_then(Value::as_text).unwrap_or_default().to_owned(),
+        roles,
+        datasets: texts(body, "datasets"),
+        streams: texts(body, "streams"),
+        purposes: texts(body, "purposes"),
+        status: Status::Active,
+    })
+}
+
+fn enrol(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let kind = match text(body, "kind")?.as_str() {
+        "official" => Kind::Official,
+        "app" => Kind::App,
+        "device" => Kind::Device,
+        other => {
+            let what = format!("`{other}` is none of: official, app, device");
+            return Err(Invalid::data("/kind", what).into());
+        }
+    };
+    with_code(hub, principal_of(hub, body, kind)?)
+}
+
+fn enrol_device(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let mut principal = principal_of(hub, body, Kind::Device)?;
+    principal.datasets = vec![text(body, "dataset")?];
+    if principal.streams.is_empty() {
+        return Err(
+            Invalid::data("/streams", "is empty: name the entities the device writes").into()
+        );
+    }
+    with_code(hub, principal)
+}
+
+/// A principal with a one-time code, which its holder redeems.
+fn with_code(hub: &Hub, principal: Principal) -> Result<Effects, HubError> {
+    let code = new_code(&vault::random());
+    let credential = CredentialDoc {
+        number: u64::from_be_bytes(vault::random()) >> 1 | 1,
+        principal: principal.number,
+        assurance: 0,
+        expires: hub.now().plus_seconds(CODE_S),
+        purpose: None,
+        one_time: true,
+    };
+    let number = Value::Integer(principal.number.cast_signed());
+    let roles = principal.roles.iter().map(|role| Value::from(role.word())).collect();
+    Ok(Effects {
+        documents: vec![
+            document(kinds::PRINCIPAL, &principal.number.to_string(), Some(to_json(&principal))),
+            document(kinds::CREDENTIAL, &hex_digest(&code), Some(to_json(&credential))),
+        ],
+        detail: map([("principal", number.clone()), ("roles", Value::List(roles))]),
+        answer: map([
+            ("principal", number),
+            ("login", Value::from(principal.login.as_str())),
+            ("code", Value::from(code)),
+            ("expires", Value::from(credential.expires.to_string())),
+        ]),
+        governs: true,
+        ..Effects::default()
+    })
+}
+
+fn find(hub: &Hub, body: &Value) -> Result<Arc<Principal>, HubError> {
+    let login = text(body, "login")?;
+    let found = hub.state.principal_by_login(&login);
+    found.ok_or_else(|| HubError::NotFound(format!("there is nobody with the login `{login}`")))
+}
+
+fn set_status(hub: &Hub, principal: &Principal, status: Status) -> Effects {
+    let mut changed = principal.clone();
+    changed.status = status;
+    let number = principal.number.to_string();
+    let mut documents = vec![document(kinds::PRINCIPAL, &number, Some(to_json(&changed)))];
+    if status == Status::Revoked {
+        let credentials = hub.state.credentials_of(principal.number);
+        documents.extend(
+            credentials.iter().map(|(digest, _)| document(kinds::CREDENTIAL, digest, None)),
+        );
+        documents.push(document(kinds::PASSWORD, &number, None));
+    }
+    let word = match status {
+        Status::Active => "active",
+        Status::Quarantined => "quarantined",
+        Status::Revoked => "revoked",
+    };
+    let detail = map([
+        ("principal", Value::Integer(principal.number.cast_signed())),
+        ("status", Value::from(word)),
+    ]);
+    Effects { documents, answer: detail.clone(), detail, governs: true, ..Effects::default() }
+}
+
+fn revoke(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
+    let principal = find(hub, body)?;
+    if principal.number == session.principal.number {
+        return Err(HubError::Conflict("nobody revokes himself; another administrator can".into()));
+    }
+    Ok(set_status(hub, &principal, Status::Revoked))
+}
+
+/// A device of the dataset that the caller was found to govern.
+fn own_device(hub: &Hub, body: &Value) -> Result<Arc<Principal>, HubError> {
+    let dataset = text(body, "dataset")?;
+    let device = find(hub, body)?;
+    if device.kind != Kind::Device || !device.datasets.contains(&dataset) {
+        return Err(HubError::NotFound(format!("dataset `{dataset}` has no such device")));
+    }
+    Ok(device)
+}
+
+fn revoke_device(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    Ok(set_status(hub, own_device(hub, body)?.as_ref(), Status::Revoked))
+}
+
+fn quarantine_device(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let release = body.get("release") == Some(&Value::Bool(true));
+    let device = own_device(hub, body)?;
+    if device.status == Status::Revoked {
+        return Err(HubError::Conflict("the device is revoked; enrol it anew".into()));
+    }
+    Ok(set_status(hub, &device, if release { Status::Active } else { Status::Quarantined }))
+}
+
+fn app_token(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let principal = find(hub, body)?;
+    if principal.kind != Kind::App || principal.status != Status::Active {
+        return Err(HubError::Conflict("only an active app gets tokens; officials sign in".into()));
+    }
+    let days = body.get("days").and_then(Value::as_number).unwrap_or(90.0) as i64;
+    if !(1..=MAX_TOKEN_DAYS).contains(&days) {
+        return Err(Invalid::data("/days", format!("is not from 1 to {MAX_TOKEN_DAYS}")).into());
+    }
+    let purpose = body.get("purpose").and_then(Value::as_text).map(str::to_owned);
+    let expires = hub.now().plus_seconds(days * 86_400);
+    let (token, credential) = hub.credential(&principal, TokenKind::App, expires, purpose);
+    Ok(Effects {
+        documents: vec![credential],
+        detail: map([
+            ("principal", Value::Integer(principal.number.cast_signed())),
+            ("expires", Value::from(expires.to_string())),
+        ]),
+        answer: map([("token", Value::from(token)), ("expires", Value::from(expires.to_string()))]),
+        governs: true,
+        ..Effects::default()
+    })
+}
+
+fn put_dataset(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let given = body.get("dataset").ok_or_else(|| Invalid::data("/dataset", "is missing"))?;
+    let mut dataset: Dataset = serde_json::from_slice(&to_json(given))
+        .map_err(|error| Invalid::data("/dataset", error.to_string()))?;
+    check_dataset(hub, &dataset)?;
+    let snapshot = hub.state.snapshot();
+    let old = snapshot.dataset(&dataset.id).cloned();
+    let highest = snapshot.datasets.values().map(|(number, _)| *number).max();
+    // The tenant is in every key, as the upper bits of the dataset's surrogate.
+    let number =
+        old.as_ref().map_or_else(|| highest.map_or(TENANT << 20, |last| last) + 1, |(n, _)| *n);
+    dataset.version = old.as_ref().map_or(1, |(_, old)| old.version + 1);
+    if old.as_ref().is_some_and(|(_, old)| old.about_people != dataset.about_people) {
+        return Err(HubError::Conflict(
+            "whether a dataset is about people is fixed when it is created".into(),
+        ));
+    }
+    let (gains, loses) = hub.effect_of(old.as_ref().map(|(_, old)| old), &dataset);
+    let doc = DatasetDoc { number, dataset: dataset.clone() };
+    let effect = map([
+        ("gain", Value::List(gains.into_iter().map(Value::from).collect())),
+        ("lose", Value::List(loses.into_iter().map(Value::from).collect())),
+    ]);
+    let detail = map([
+        ("dataset", Value::from(dataset.id.as_str())),
+        ("version", Value::Integer(dataset.version.cast_signed())),
+        ("digest", Value::from(crate::recorder::hex(&vault::digest(&to_json(&dataset))))),
+    ]);
+    Ok(Effects {
+        documents: vec![document(kinds::DATASET, &dataset.id, Some(to_json(&doc)))],
+        answer: map([("dataset", Value::from(dataset.id.as_str())), ("effect", effect)]),
+        detail,
+        public: true,
+        governs: true,
+        ..Effects::default()
+    })
+}
+
+fn check_dataset(hub: &Hub, dataset: &Dataset) -> Result<(), HubError> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if dataset.id.is_empty() || dataset.id.len() > 60 || !dataset.id.chars().all(good) {
+        let what = "is a word of small letters, digits and `-`, at most 60";
+        return Err(Invalid::data("/dataset/id", what).into());
+    }
+    let snapshot = hub.state.snapshot();
+    for (_, other) in snapshot.datasets.values().filter(|(_, other)| other.id != dataset.id) {
+        if let Some(claim) = dataset.overlap(other) {
+            let what = format!(
+                "dataset `{}` claims type `{}` {} too; take a scope, or change that one",
+                other.id,
+                claim.of_type,
+                if claim.scope.is_empty() {
+                    "everywhere".into()
+                } else {
+                    format!("at `{}`", claim.scope)
+                },
+            );
+            return Err(HubError::Conflict(what));
+        }
+        if dataset.catch_all && other.catch_all {
+            let what = format!("dataset `{}` is the catch-all already", other.id);
+            return Err(HubError::Conflict(what));
+        }
+    }
+    Ok(())
+}
+
+fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let text = text(body, "text")?;
+    let policies = Policies::parse(&text)?;
+    let old = hub.state.snapshot();
+    let mut new = old.as_ref().clone();
+    new.policies = Arc::new(policies);
+    let (mut gains, mut loses) = (Vec::new(), Vec::new());
+    for (_, dataset) in old.datasets.values() {
+        let before = hub.seen_by(&old, dataset);
+        let after = hub.seen_by(&new, dataset);
+        gains.extend(after.difference(&before).map(|who| format!("{}: {who}", dataset.id)));
+        loses.extend(before.difference(&after).map(|who| format!("{}: {who}", dataset.id)));
+    }
+    let effect = map([
+        ("gain", Value::List(gains.into_iter().map(Value::from).collect())),
+        ("lose", Value::List(loses.into_iter().map(Value::from).collect())),
+    ]);
+    let digest = crate::recorder::hex(&vault::digest(text.as_bytes()));
+    Ok(Effects {
+        documents: vec![document(kinds::POLICIES, "", Some(to_json(&PoliciesDoc { text })))],
+        detail: map([("digest", Value::from(digest))]),
+        answer: map([("effect", effect)]),
+        public: true,
+        governs: true,
+        ..Effects::default()
+    })
+}
+
+fn put_purpose(_: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let purpose: model::Purpose = serde_json::from_slice(&to_json(body))
+        .map_err(|error| Invalid::data("", error.to_string()))?;
+    Ok(Effects {
+        documents: vec![document(kinds::PURPOSE, &purpose.id, Some(to_json(&purpose)))],
+        detail: map([("purpose", Value::from(purpose.id.as_str()))]),
+        public: true,
+        governs: true,
+        ..Effects::default()
+    })
+}
+
+fn dataset_of(hub: &Hub, body: &Value) -> Result<(u32, Arc<Dataset>), HubError> {
+    let id = text(body, "dataset")?;
+    let found = hub.state.snapshot().dataset(&id).cloned();
+    found.ok_or_else(|| HubError::NotFound(format!("there is no dataset `{id}`")))
+}
+
+fn rotate_key(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
+    let (number, dataset) = dataset_of(hub, body)?;
+    let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
+    let mut made = record(session, Verb::Upkeep, &dataset.id, hub.now(), done);
+    made.policy_version = hub.state.snapshot().version;
+    let id = dataset.id.clone();
+    let sensitive = dataset.is_sensitive();
+    Ok(Effects {
+        detail: map([("dataset", Value::from(id.as_str()))]),
+        then: Some(Box::new(move |hub| {
+            hub.store.new_key(Under::Dataset(number), sensitive)?;
+            // From now on everything is written under the new key; the old is rewritten in steps.
+            hub.jobs
+                .try_send(Job::Rewrap { dataset: number, id, record: made })
+                .map_err(|_| HubError::Conflict("the hub is too busy; rotate again".into()))
+        })),
+        ..Effects::default()
+    })
+}
+
+fn shred(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let (number, dataset) = dataset_of(hub, body)?;
+    Ok(Effects {
+        detail: map([("dataset", Value::from(dataset.id.as_str()))]),
+        public: true,
+        then: Some(Box::new(move |hub| {
+            hub.store.shred(Under::Dataset(number))?;
+            Ok(())
+        })),
+        ..Effects::default()
+    })
+}
+
+fn erase(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let (number, dataset) = dataset_of(hub, body)?;
+    let id = text(body, "entity")?;
+    if !dataset.about_people {
+        let what =
+            format!("dataset `{}` is not about people; delete the entity instead", dataset.id);
+        return Err(HubError::Conflict(what));
+    }
+    let held = hub.store.entity(&id).filter(|held| held.dataset == number);
+    let held =
+        held.ok_or_else(|| HubError::NotFound(format!("there is no entity with the id `{id}`")))?;
+    let entity = held.number;
+    let reference = hub.subject(number, &dataset, &id, Some(entity));
+    Ok(Effects {
+        detail: map([
+            ("dataset", Value::from(dataset.id.as_str())),
+            ("subject", Value::from(reference)),
+        ]),
+        then: Some(Box::new(move |hub| {
+            hub.store.shred(Under::Subject(number, entity))?;
+            Ok(())
+        })),
+        ..Effects::default()
+    })
+}
+
+fn discard(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let (dataset, name) = (text(body, "dataset")?, text(body, "reading")?);
+    if !name.starts_with(&format!("{dataset}/"))
+        || hub.store.document(kinds::QUARANTINE, &name).is_none()
+    {
+        return Err(HubError::NotFound(format!("there is no quarantined reading `{name}`")));
+    }
+    Ok(Effects {
+        documents: vec![document(kinds::QUARANTINE, &name, None)],
+        detail: map([("dataset", Value::from(dataset)), ("reading", Value::from(name))]),
+        ..Effects::default()
+    })
+}
+
+impl Hub {
+    /// Who sees what of a dataset under a snapshot, as comparable lines.
+    fn seen_by(&self, snapshot: &guard::Snapshot, dataset: &Arc<Dataset>) -> BTreeSet<String> {
+        let line = |possible: crate::Possible| {
+            let purpose = possible.purpose.unwrap_or_else(|| "no purpose".into());
+            format!("{} for {purpose} sees {}", possible.login, possible.clear.join(", "))
+        };
+        self.who_can_see_of(snapshot, dataset).into_iter().map(line).collect()
+    }
+
+    /// Who gains and who loses when a dataset changes.
+    fn effect_of(&self, old: Option<&Arc<Dataset>>, new: &Dataset) -> (Vec<String>, Vec<String>) {
+        let snapshot = self.state.snapshot();
+        let before = old.map(|old| self.seen_by(&snapshot, old)).unwrap_or_default();
+        let after = self.seen_by(&snapshot, &Arc::new(new.clone()));
+        let gains = after.difference(&before).cloned().collect();
+        (gains, before.difference(&after).cloned().collect())
+    }
+
+    /// A fresh token and the document that stands for it.
+    pub(crate) fn credential(
+        &self,
+        principal: &Principal,
+        kind: TokenKind,
+        expires: Time,
+        purpose: Option<String>,
+    ) -> (String, Document) {
+        let token = new_token(kind, &vault::random());
+        let credential = CredentialDoc {
+            number: u64::from_be_bytes(vault::random()) >> 1 | 1,
+            principal: principal.number,
+            assurance: 1,
+            expires,
+            purpose,
+            one_time: false,
+        };
+        let document = document(kinds::CREDENTIAL, &hex_digest(&token), Some(to_json(&credential)));
+        (token, document)
+    }
+
+    /// Redeems a one-time code: an official sets a password with it, a device or app gets a token.
+    /// Gives the token, which is shown once.
+    ///
+    /// # Errors
+    /// When the code is unknown, used or expired, or the password will not do.
+    pub async fn redeem(
+        &self,
+        code: &str,
+        password: Option<&str>,
+        source: &crate::Source,
+    ) -> Result<String, HubError> {
+        let wrong = || HubError::Unauthenticated("the code is unknown, used or expired".into());
+        let now = self.now();
+        let block = format!("code/{}", source.block);
+        self.state
+            .throttle
+            .lock()
+            .take(&block, source.browser, now)
+            .map_err(HubError::Throttled)?;
+        let digest = hex_digest(&code.trim().to_uppercase());
+        let found = self.state.credential(&digest).filter(|c| c.one_time && c.expires > now);
+        let Some(found) = found else {
+            self.count_unknown("code", &source.block);
+            return Err(wrong());
+        };
+        let principal =
+            self.state.principal(found.principal).filter(|p| p.status == Status::Active);
+        let principal = principal.ok_or_else(wrong)?;
+        let mut effects = Effects {
+            documents: vec![document(kinds::CREDENTIAL, &digest, None)],
+            detail: map([("principal", Value::Integer(principal.number.cast_signed()))]),
+            governs: true,
+            ..Effects::default()
+        };
+        let token = if principal.kind == Kind::Official {
+            let password =
+                password.ok_or_else(|| Invalid::data("/password", "is missing: choose one"))?;
+            guard::check_new_password(password, &principal.login)?;
+            let _permit = self.hashes.acquire().await.map_err(|_| HubError::Stopping)?;
+            let password = password.to_owned();
+            let hashed = tokio::task::spawn_blocking(move || {
+                guard::hash_password(&password, &vault::random())
+            });
+            let hash = hashed.await.map_err(|_| HubError::Stopping)??;
+            let number = principal.number.to_string();
+            effects.documents.push(document(kinds::PASSWORD, &number, Some(hash.into_bytes())));
+            None
+        } else {
+            let kind = if principal.kind == Kind::App { TokenKind::App } else { TokenKind::Device };
+            let expires = now.plus_seconds(MAX_TOKEN_DAYS * 86_400);
+            let (token, credential) = self.credential(&principal, kind, expires, None);
+            effects.documents.push(credential);
+            Some(token)
+        };
+        self.state.throttle.lock().give_back(&block, source.browser);
+        let own = self.imagine(principal.clone(), None);
+        self.commit_act(&own, "credential.redeem", effects, Vec::new()).await?;
+        match token {
+            Some(token) => Ok(token),
+            None => Ok(self.open_session(&principal, 2, source)?.0),
+        }
+    }
+
+    /// The quarantined readings of a dataset, for those who may govern it or see it clearly.
+    ///
+    /// # Errors
+    /// When there is no such dataset or it may not be governed.
+    pub async fn quarantined(
+        &self,
+        session: &Session,
+        dataset: &str,
+    ) -> Result<Vec<(String, Quarantined)>, HubError> {
+        let snapshot = self.state.snapshot();
+        let found = snapshot.dataset(dataset).cloned();
+        let (number, dataset) =
+            found.ok_or_else(|| HubError::NotFound(format!("there is no dataset `{dataset}`")))?;
+        let governs = self.state.verdict(session, Action::Govern, number, &dataset).allowed;
+        let clear = self.state.verdict(session, Action::Read, number, &dataset).lens.is_clear();
+        if !(governs && (clear || !dataset.is_sensitive())) {
+            self.record_refusal(session, Verb::Read, Action::Govern, &dataset.id).await;
+            return Err(self.forbidden(session, Action::Govern, &dataset));
+        }
+        let prefix = format!("{}/", dataset.id);
+        let mut readings = Vec::new();
+        for (name, body) in self.store.documents(kinds::QUARANTINE) {
+            if name.starts_with(&prefix) {
+                readings.push((name, from_json(&body)?));
+            }
+        }
+        self.record_read(
+            session,
+            &dataset.id,
+            dataset.ceiling(),
+            Vec::new(),
+            map([("quarantine", Value::Integer(readings.len() as i64))]),
+        )
+        .await?;
+        Ok(readings)
+    }
+
+    /// Everybody the hub knows, for those who govern it.
+    ///
+    /// # Errors
+    /// When that is not permitted.
+    pub async fn principals(&self, session: &Session) -> Result<Vec<Arc<Principal>>, HubError> {
+        let snapshot = self.state.snapshot();
+        let may = |action| snapshot.decide_hub(session, action).allowed;
+        if !may(Action::Govern) && !may(Action::Audit) {
+            self.record_refusal(session, Verb::Read, Action::Govern, "*").await;
+            return Err(self.forbidden(session, Action::Govern, &placeholder()));
+        }
+        Ok(self.state.principals())
+    }
+}

@@ -1,0 +1,333 @@
+//! Reading histories: whole, the latest, or aggregated by period without keeping all points.
+
+use crate::read::{Lenses, level_of};
+use crate::recorder::map;
+use crate::{Hub, HubError, limits};
+use model::{
+    Action, Content, Entity, Instance, Lens, Name, Sensitivity, Session, Sight, Time, Value, Verb,
+};
+use ngsild::{Aggregate, Aggregation, Filter, TemporalQuery};
+use std::sync::Arc;
+use store::{Held, Point, Series};
+
+/// Which histories.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryQuery {
+    pub filter: Filter,
+    pub time: TemporalQuery,
+    /// Only these attributes; empty: all.
+    pub attributes: Vec<Name>,
+    pub aggregation: Option<Aggregation>,
+    pub offset: usize,
+    pub limit: Option<usize>,
+    pub count: bool,
+}
+
+/// The history of one attribute.
+#[derive(Debug)]
+pub enum SeriesAnswer {
+    /// Instances in order of time.
+    Instances(Vec<Instance>),
+    /// Method, then value, start and end of each period.
+    Aggregated(Vec<(Aggregate, Vec<(Value, Time, Time)>)>),
+}
+
+/// Entities with their histories.
+#[derive(Debug, Default)]
+pub struct HistoryAnswer {
+    /// The entity's frame (its attributes are not to be looked at), and each attribute's history.
+    pub entities: Vec<(Entity, Vec<(Name, SeriesAnswer)>)>,
+    pub count: Option<usize>,
+    pub more: bool,
+    /// Some points were left out, for the answer would have been too long: narrow the time.
+    pub partial: bool,
+    pub record: Option<u64>,
+}
+
+impl Hub {
+    /// Histories of the entities that match, as the session sees them.
+    ///
+    /// # Errors
+    /// When nothing may be seen, a chunk is damaged, or there would be too many periods.
+    pub async fn read_history(
+        &self,
+        session: &Session,
+        query: &HistoryQuery,
+        by_id: bool,
+    ) -> Result<HistoryAnswer, HubError> {
+        let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE).min(limits::MAX_PAGE);
+        let mut lenses = Lenses::new(self, session);
+        let mut page: Vec<Held> = Vec::new();
+        let (mut matched, mut more, mut refused) = (0usize, false, None);
+        self.candidates(&query.filter, &mut |held| {
+            let Some(verdict) = lenses.of(held.dataset) else {
+                refused.get_or_insert(held.dataset);
+                return true;
+            };
+            let seen = verdict.lens.apply(&held.entity);
+            if !query.filter.matches(&seen) {
+                return true;
+            }
+            matched += 1;
+            if matched > query.offset && page.len() < limit {
+                page.push(held.clone());
+            } else if matched > query.offset {
+                more = true;
+            }
+            query.count || !more
+        });
+        if by_id && page.is_empty() {
+            return Err(self.no_history(session, &query.filter, refused).await);
+        }
+        if let (true, Some(number)) = (matched == 0, refused) {
+            self.refuse_if_all(session, &query.filter, number).await?;
+        }
+        let mut answer = HistoryAnswer {
+            count: query.count.then_some(matched),
+            more,
+            ..HistoryAnswer::default()
+        };
+        let mut points = 0;
+        let mut found = Vec::new();
+        for held in &page {
+            let Some(verdict) = lenses.of(held.dataset) else { continue };
+            let attributes = self.histories_of(held, &verdict.lens, query, &mut points)?;
+            found.push((held.number, held.dataset, Arc::new(verdict.lens.apply(&held.entity))));
+            let frame = Entity { attributes: Vec::new(), ..held.entity.as_ref().clone() };
+            answer.entities.push((frame, attributes));
+            if points > limits::MAX_POINTS {
+                answer.partial = true;
+                break;
+            }
+        }
+        answer.record = self.record_history(session, &mut lenses, &found).await?;
+        Ok(answer)
+    }
+
+    async fn no_history(
+        &self,
+        session: &Session,
+        filter: &Filter,
+        refused: Option<u32>,
+    ) -> HubError {
+        let id = filter.ids.first().cloned().unwrap_or_default();
+        let snapshot = self.state.snapshot();
+        match refused.and_then(|number| snapshot.by_number(number)) {
+            Some(dataset) => {
+                self.record_refusal(session, Verb::Read, Action::Read, &dataset.id).await;
+                if dataset.about_people {
+                    HubError::NotFound(format!("there is no entity with the id `{id}`"))
+                } else {
+                    self.forbidden(session, Action::Read, dataset)
+                }
+            }
+            None => HubError::NotFound(format!("there is no entity with the id `{id}`")),
+        }
+    }
+
+    async fn record_history(
+        &self,
+        session: &Session,
+        lenses: &mut Lenses<'_>,
+        found: &[(u64, u32, Arc<Entity>)],
+    ) -> Result<Option<u64>, HubError> {
+        let mut record = None;
+        let mut datasets: Vec<u32> = found.iter().map(|(_, dataset, _)| *dataset).collect();
+        datasets.sort_unstable();
+        datasets.dedup();
+        for number in datasets {
+            let Some(verdict) = lenses.of(number) else { continue };
+            let seen: Vec<_> = found.iter().filter(|(_, dataset, _)| *dataset == number).collect();
+            let levels = seen.iter().map(|(_, _, entity)| level_of(&verdict.lens, entity));
+            let level = levels.max().unwrap_or(Sensitivity::Open);
+            let dataset = verdict.lens.dataset.clone();
+            let subjects = if level >= Sensitivity::Personal {
+                seen.iter().map(|(n, d, e)| self.subject(*d, &dataset, &e.id, Some(*n))).collect()
+            } else {
+                Vec::new()
+            };
+            let detail = map([("histories", Value::Integer(seen.len() as i64))]);
+            record =
+                self.record_read(session, &dataset.id, level, subjects, detail).await?.or(record);
+        }
+        Ok(record)
+    }
+
+    fn histories_of(
+        &self,
+        held: &Held,
+        lens: &Lens,
+        query: &HistoryQuery,
+        points: &mut usize,
+    ) -> Result<Vec<(Name, SeriesAnswer)>, HubError> {
+        let wanted = |name: &Name| query.attributes.is_empty() || query.attributes.contains(name);
+        let mut names: Vec<Name> = Vec::new();
+        for series in held.series.iter().filter(|series| wanted(&series.name)) {
+            if !names.contains(&series.name) && lens.sight(&series.name).0 != Sight::Hidden {
+                names.push(series.name.clone());
+            }
+        }
+        let mut answers = Vec::new();
+        for name in names {
+            let series: Vec<&Series> =
+                held.series.iter().filter(|series| series.name == name).collect();
+            let answer = match &query.aggregation {
+                Some(_) if lens.sight(&name).0 != Sight::Clear => continue,
+                Some(aggregation) => self.aggregate(&series, &query.time, aggregation)?,
+                None if lens.aggregate_only => continue,
+                None => self.instances(held, lens, &name, &series, query, points)?,
+            };
+            let empty = matches!(&answer, SeriesAnswer::Instances(list) if list.is_empty());
+            if !empty {
+                answers.push((name, answer));
+            }
+        }
+        Ok(answers)
+    }
+
+    fn instances(
+        &self,
+        held: &Held,
+        lens: &Lens,
+        name: &Name,
+        series: &[&Series],
+        query: &HistoryQuery,
+        points: &mut usize,
+    ) -> Result<SeriesAnswer, HubError> {
+        // What is said about a number beside its value follows the current instance.
+        let last = query.time.last.unwrap_or(limits::MAX_POINTS + 1).min(limits::MAX_POINTS + 1);
+        let mut instances: Vec<(Time, Instance)> = Vec::new();
+        for one in series {
+            for point in self.store.points(one, query.time.from, query.time.until, Some(last))? {
+                let at = point.at();
+                let instance = match point {
+                    Point::Rich(_, instance) => *instance,
+                    Point::Number(_, value) => Instance {
+                        instance_id: one.instance_id.clone(),
+                        unit: one.unit.clone(),
+                        observed_at: one.observed.then_some(at),
+                        created: at,
+                        modified: at,
+                        ..Instance::of(Content::Property(Value::from_number(value)))
+                    },
+                };
+                instances.extend(lens.apply_instance(name, &instance).map(|seen| (at, seen)));
+            }
+        }
+        instances.sort_by_key(|(at, _)| *at);
+        let surplus = instances.len().saturating_sub(last);
+        instances.drain(..surplus);
+        *points += instances.len();
+        debug_assert!(!held.entity.id.is_empty());
+        Ok(SeriesAnswer::Instances(instances.into_iter().map(|(_, instance)| instance).collect()))
+    }
+
+    fn aggregate(
+        &self,
+        series: &[&Series],
+        time: &TemporalQuery,
+        aggregation: &Aggregation,
+    ) -> Result<SeriesAnswer, HubError> {
+        let mut periods: Vec<(Time, Time, Sums)> = Vec::new();
+        let mut too_many = false;
+        for one in series.iter().filter(|series| !series.rich) {
+            self.store.each_number(one.number, time.from, time.until, &mut |at, value| {
+                let inside = |(start, end, _): &(Time, Time, Sums)| *start <= at && at < *end;
+                if !periods.last().is_some_and(inside) {
+                    let (start, end) = period_of(aggregation, time, at);
+                    match periods.binary_search_by_key(&start, |(start, _, _)| *start) {
+                        Ok(found) => return periods[found].2.add(value),
+                        Err(_) if periods.len() >= limits::MAX_PERIODS => {
+                            too_many = true;
+                            return;
+                        }
+                        Err(place) => periods.insert(place, (start, end, Sums::default())),
+                    }
+                    if let Ok(found) = periods.binary_search_by_key(&start, |(start, _, _)| *start)
+                    {
+                        periods[found].2.add(value);
+                    }
+                } else if let Some((_, _, sums)) = periods.last_mut() {
+                    sums.add(value);
+                }
+            })?;
+        }
+        if too_many {
+            return Err(HubError::Limit {
+                name: "periods",
+                limit: limits::MAX_PERIODS as u64,
+                remedy: "take longer periods or a shorter time".into(),
+            });
+        }
+        let of = |method: &Aggregate| {
+            let values =
+                periods.iter().map(|(start, end, sums)| (sums.value(*method), *start, *end));
+            (*method, values.collect())
+        };
+        Ok(SeriesAnswer::Aggregated(aggregation.methods.iter().map(of).collect()))
+    }
+}
+
+/// The period that holds `at`. Without a first instant, periods start at midnight UTC 1970.
+fn period_of(aggregation: &Aggregation, time: &TemporalQuery, at: Time) -> (Time, Time) {
+    match aggregation.period {
+        None => (time.from.max(Time::MIN), time.until),
+        Some(period) => {
+            let origin = if time.from == Time::MIN { Time(0) } else { time.from };
+            let start = period.start_of(origin, at);
+            (start, period.next(start))
+        }
+    }
+}
+
+/// Running sums over a period (Welford's method for the deviation).
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    count: u64,
+    sum: f64,
+    squares: f64,
+    mean: f64,
+    deviation: f64,
+    minimum: f64,
+    maximum: f64,
+    first: f64,
+    last: f64,
+    distinct: std::collections::HashSet<u64>,
+}
+
+impl Sums {
+    fn add(&mut self, value: f64) {
+        if self.count == 0 {
+            (self.minimum, self.maximum, self.first) = (value, value, value);
+        }
+        self.count += 1;
+        self.sum += value;
+        self.squares += value * value;
+        let delta = value - self.mean;
+        self.mean += delta / self.count as f64;
+        self.deviation += delta * (value - self.mean);
+        self.minimum = self.minimum.min(value);
+        self.maximum = self.maximum.max(value);
+        self.last = value;
+        if self.distinct.len() < 10_000 {
+            self.distinct.insert(value.to_bits());
+        }
+    }
+
+    fn value(&self, method: Aggregate) -> Value {
+        let count = self.count as f64;
+        let number = match method {
+            Aggregate::TotalCount => return Value::Integer(self.count.cast_signed()),
+            Aggregate::DistinctCount => return Value::Integer(self.distinct.len() as i64),
+            Aggregate::Sum => self.sum,
+            Aggregate::Average => self.sum / count,
+            Aggregate::Minimum => self.minimum,
+            Aggregate::Maximum => self.maximum,
+            Aggregate::StandardDeviation => (self.deviation / count).sqrt(),
+            Aggregate::SumOfSquares => self.squares,
+            Aggregate::First => self.first,
+            Aggregate::Last => self.last,
+        };
+        Value::from_number(number)
+    }
+}

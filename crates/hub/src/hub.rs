@@ -1,0 +1,211 @@
+//! The hub as a whole: what it holds, how it starts and stops.
+
+use crate::act::ActKind;
+use crate::committer::{self, Job};
+use crate::recorder::Recorder;
+use crate::state::{Counters, State};
+use crate::watch::Watches;
+use crate::{HubError, govern};
+use journal::SigningKey;
+use model::{Session, Time, Value, Zone};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use store::{Files, Store};
+use tokio::sync::{mpsc, oneshot};
+
+/// What a hub is started with.
+#[derive(Clone)]
+pub struct HubOptions {
+    /// Name of the log, such as `city.example/log`.
+    pub origin: String,
+    /// The clock.
+    pub now: fn() -> Time,
+    /// Documents of JSON-LD contexts by URL.
+    pub contexts: HashMap<String, Value>,
+    pub store: store::Options,
+    pub seal: store::SealPlan,
+    /// Whether data here is simulated; every page says so.
+    pub simulated: bool,
+}
+
+/// The hub.
+pub struct Hub {
+    pub(crate) store: Arc<Store>,
+    pub(crate) state: State,
+    pub(crate) options: HubOptions,
+    pub(crate) jobs: mpsc::Sender<Job>,
+    pub(crate) recorder: Recorder,
+    pub(crate) watches: Watches,
+    pub(crate) acts: RwLock<HashMap<&'static str, Arc<ActKind>>>,
+    pub(crate) signing: SigningKey,
+    pub(crate) counters: Counters,
+    pub(crate) hashes: tokio::sync::Semaphore,
+    pub(crate) contexts: RwLock<HashMap<String, Arc<ngsild::Context>>>,
+    pub(crate) subscriptions: crate::subscription::Subscriptions,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) ring: Mutex<crate::ring::Ring>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl Hub {
+    /// Opens the data directory and starts the hub's own threads.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or a document in it is damaged.
+    pub fn start(files: Files, options: HubOptions) -> Result<Arc<Hub>, HubError> {
+        let ring = crate::ring::Ring::open(&files)?;
+        let store = Arc::new(Store::open(files, options.store.clone())?);
+        let state = State::load(&store)?;
+        let seed = store.derived_key("log signing key");
+        let signing = SigningKey::from_seed(&options.origin, seed.bytes())
+            .map_err(|error| HubError::Conflict(error.to_string()))?;
+        if store.checkpoint().is_empty() {
+            // From the first moment on, a missing checkpoint is a finding.
+            let checkpoint = Some(signing.sign(0, &journal::empty_root()));
+            store.commit(store::Batch { checkpoint, ..store::Batch::default() }, Vec::new())?;
+        }
+        let (jobs, queue) = mpsc::channel(crate::limits::MAX_QUEUE);
+        let hub = Arc::new(Hub {
+            subscriptions: crate::subscription::Subscriptions::load(&store)?,
+            store,
+            state,
+            options,
+            jobs,
+            recorder: Recorder::default(),
+            watches: Watches::default(),
+            acts: RwLock::default(),
+            signing,
+            counters: Counters::default(),
+            hashes: tokio::sync::Semaphore::new(crate::limits::MAX_HASHES),
+            contexts: RwLock::default(),
+            stopping: AtomicBool::new(false),
+            ring: Mutex::new(ring),
+            threads: Mutex::default(),
+        });
+        govern::register_all(&hub);
+        let committer = {
+            let hub = hub.clone();
+            std::thread::Builder::new()
+                .name("committer".into())
+                .spawn(move || committer::run(&hub, queue))
+        };
+        let upkeep = {
+            let hub = hub.clone();
+            std::thread::Builder::new()
+                .name("upkeep".into())
+                .spawn(move || crate::upkeep::run(&hub))
+        };
+        for thread in [committer, upkeep] {
+            let thread = thread.map_err(|error| HubError::Conflict(error.to_string()))?;
+            hub.threads.lock().push(thread);
+        }
+        hub.recompile_subscriptions();
+        hub.reconcile_ring();
+        Ok(hub)
+    }
+
+    /// The clock.
+    pub fn now(&self) -> Time {
+        (self.options.now)()
+    }
+
+    /// Counts for `/metrics`.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What lies in the store.
+    pub fn usage(&self) -> store::Usage {
+        self.store.usage()
+    }
+
+    /// Whether ordinary writes are possible: none, or why not.
+    pub fn trouble(&self) -> Option<String> {
+        if self.store.is_poisoned() {
+            return Some("the store stopped writing after a failed write; restart the hub".into());
+        }
+        let usage = self.store.usage();
+        let least = self.options.store.min_free_bytes;
+        (usage.free_bytes < least)
+            .then(|| format!("the disk has less than {} MiB left", least >> 20))
+    }
+
+    /// Whether the data here is simulated.
+    pub fn is_simulated(&self) -> bool {
+        self.options.simulated
+    }
+
+    /// The hub's own session: for upkeep and for setting a new hub up.
+    pub(crate) fn own_session(&self) -> Session {
+        Session {
+            principal: Arc::new(model::Principal::hub()),
+            tenant: crate::TENANT,
+            purpose: None,
+            assurance: 3,
+            zone: Zone::Local,
+            expires: Time::MAX,
+            credential: 0,
+        }
+    }
+
+    /// Hands a job to the committer and waits for its answer.
+    pub(crate) async fn submit<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<T>) -> Job,
+    ) -> Result<T, HubError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(make(reply)).await.map_err(|_| HubError::Stopping)?;
+        answer.await.map_err(|_| HubError::Stopping)
+    }
+
+    /// Stops in order: what was accepted is committed, the log is checkpointed, files are closed.
+    pub async fn stop(&self) {
+        self.stopping.store(true, std::sync::atomic::Ordering::Release);
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.send(Job::Stop(reply)).await.is_ok() {
+            drop(answer.await);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
+        drop(joined.await);
+        self.store.close();
+    }
+
+    /// The context that `@context` names: the core one for null.
+    ///
+    /// # Errors
+    /// When a URL in it is not known here.
+    pub fn context(&self, source: &Value) -> Result<Arc<ngsild::Context>, HubError> {
+        if *source == Value::Null {
+            return Ok(ngsild::Context::core());
+        }
+        let key = match source {
+            Value::Text(url) if ngsild::is_core_context(url) => return Ok(ngsild::Context::core()),
+            Value::Text(url) => Some(url.clone()),
+            _ => None,
+        };
+        if let Some(context) = key.as_ref().and_then(|url| self.contexts.read().get(url).cloned()) {
+            return Ok(context);
+        }
+        let lookup = |url: &str| self.context_document(url);
+        let context = ngsild::Context::parse(source, &lookup)
+            .map_err(|error| ngsild::Invalid::data("/@context", error.to_string()))?;
+        if let Some(url) = key {
+            self.contexts.write().insert(url, context.clone());
+        }
+        Ok(context)
+    }
+
+    fn context_document(&self, url: &str) -> Option<Value> {
+        if let Some(document) = self.options.contexts.get(url) {
+            return Some(document.clone());
+        }
+        let id = url.rsplit_once("/jsonldContexts/").map_or(url, |(_, id)| id);
+        let body = self.store.document(crate::kinds::CONTEXT, id)?;
+        serde_json::from_slice(&body).ok()
+    }
+}

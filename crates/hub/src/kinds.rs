@@ -1,0 +1,19 @@
+//! Kinds of documents the hub keeps in the store.
+
+pub const DATASET: u8 = 1;
+pub const POLICIES: u8 = 2;
+pub const PRINCIPAL: u8 = 3;
+/// By digest of the token or code.
+pub const CREDENTIAL: u8 = 4;
+/// Password hash by principal number.
+pub const PASSWORD: u8 = 5;
+pub const SUBSCRIPTION: u8 = 6;
+/// Contexts hosted here.
+pub const CONTEXT: u8 = 7;
+/// Readings that did not fit, under their dataset's key.
+pub const QUARANTINE: u8 = 8;
+/// Notifications on their way.
+pub const OUTBOX: u8 = 9;
+/// Acts that wait for a second person.
+pub const PENDING: u8 = 10;
+pub const PURPOSE: u8 = 11;

@@ -1,0 +1,51 @@
+//! The one door: decide, do and record in one commit, tell.
+//!
+//! Everything that reaches data calls one of five verbs: [`Hub::open`], [`Hub::read`] (and its
+//! kin), [`Hub::write`], [`Hub::watch`] and [`Hub::act`]. The hub speaks neither HTTP nor MQTT, and
+//! knows nothing of floods or budgets.
+
+mod act;
+mod apply;
+mod bootstrap;
+mod committer;
+mod contexts;
+mod error;
+mod govern;
+mod history;
+mod hub;
+mod kinds;
+mod limits;
+mod open;
+mod read;
+mod receipt;
+mod recorder;
+mod ring;
+mod state;
+mod subscription;
+mod upkeep;
+mod verify;
+mod watch;
+mod why;
+mod write;
+
+pub use act::{Act, ActKind, ActReport, Effects};
+pub use bootstrap::NewPrincipal;
+pub use error::{HubError, Why};
+pub use history::{HistoryAnswer, HistoryQuery, SeriesAnswer};
+pub use hub::{Hub, HubOptions};
+pub use limits::{LIMITS, Limit};
+pub use open::Source;
+pub use read::{Answer, Query};
+pub use receipt::ReceiptRef;
+pub use state::{Counter, Counters};
+pub use subscription::Subscription;
+pub use verify::{Report, verify};
+pub use watch::{ChangeEvent, Watch};
+pub use why::Possible;
+pub use write::{ItemResult, WriteReport};
+
+pub use guard;
+pub use store;
+
+/// The tenant of a hub with one city.
+pub const TENANT: u32 = 1;

@@ -1,0 +1,303 @@
+//! Reading: decide, look through the lens, fetch, record as sensitivity demands.
+//!
+//! The lens comes before everything: filter, order, count and page see only what it shows.
+
+use crate::recorder::map;
+use crate::{Hub, HubError, limits};
+use guard::Verdict;
+use model::{Action, Entity, Lens, Name, Sensitivity, Session, Sight, Value, Verb};
+use ngsild::{Filter, OrderKey};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::Held;
+
+/// Which entities, and which page of them.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    pub filter: Filter,
+    pub order: Vec<OrderKey>,
+    pub offset: usize,
+    /// None: [`limits::DEFAULT_PAGE`].
+    pub limit: Option<usize>,
+    pub count: bool,
+}
+
+/// What a session sees.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub entities: Vec<Arc<Entity>>,
+    /// All that match, when asked for.
+    pub count: Option<usize>,
+    /// There are more after this page.
+    pub more: bool,
+    /// Index of the record, when one was written before the answer.
+    pub record: Option<u64>,
+}
+
+/// The lenses of one session, decided once each.
+pub(crate) struct Lenses<'a> {
+    hub: &'a Hub,
+    session: &'a Session,
+    snapshot: Arc<guard::Snapshot>,
+    decided: HashMap<u32, Option<Arc<Verdict>>>,
+}
+
+impl<'a> Lenses<'a> {
+    pub fn new(hub: &'a Hub, session: &'a Session) -> Lenses<'a> {
+        Lenses { hub, session, snapshot: hub.state.snapshot(), decided: HashMap::new() }
+    }
+
+    /// The verdict on reading a dataset; none when nothing may be seen.
+    pub fn of(&mut self, number: u32) -> Option<Arc<Verdict>> {
+        self.decided
+            .entry(number)
+            .or_insert_with(|| {
+                let dataset = self.snapshot.by_number(number)?;
+                let verdict = self.hub.state.verdict(self.session, Action::Read, number, dataset);
+                verdict.allowed.then_some(verdict)
+            })
+            .clone()
+    }
+
+    /// The entity as the session sees it; none when it does not exist for the session.
+    pub fn see(&mut self, held: &Held) -> Option<Arc<Entity>> {
+        let verdict = self.of(held.dataset)?;
+        if held.deleted.is_some() || verdict.lens.aggregate_only {
+            return None;
+        }
+        if verdict.lens.is_clear() {
+            return Some(held.entity.clone());
+        }
+        Some(Arc::new(verdict.lens.apply(&held.entity)))
+    }
+}
+
+/// The highest sensitivity shown of an entity.
+pub(crate) fn level_of(lens: &Lens, seen: &Entity) -> Sensitivity {
+    let shown = seen.attributes.iter().filter(|a| lens.sight(&a.name).0 != Sight::Hidden);
+    let level = shown.map(|a| lens.dataset.treatment(&a.name).0).max().unwrap_or(Sensitivity::Open);
+    // That somebody is on a list about people is personal in itself.
+    if lens.dataset.about_people { level.max(Sensitivity::Personal) } else { level }
+}
+
+impl Hub {
+    /// One entity by id, as the session sees it.
+    ///
+    /// # Errors
+    /// When it does not exist for the session, or its dataset may not be read.
+    pub async fn retrieve(&self, session: &Session, id: &str) -> Result<Answer, HubError> {
+        let missing = || HubError::NotFound(format!("there is no entity with the id `{id}`"));
+        let held =
+            self.store.entity(id).filter(|held| held.deleted.is_none()).ok_or_else(missing)?;
+        let snapshot = self.state.snapshot();
+        let dataset = snapshot.by_number(held.dataset).ok_or_else(missing)?.clone();
+        let verdict = self.state.verdict(session, Action::Read, held.dataset, &dataset);
+        if !verdict.allowed || verdict.lens.aggregate_only {
+            self.record_refusal(session, Verb::Read, Action::Read, &dataset.id).await;
+            // Who is on a list about people is not even told to those who may not know.
+            return Err(if dataset.about_people {
+                missing()
+            } else {
+                self.forbidden(session, Action::Read, &dataset)
+            });
+        }
+        let clear = verdict.lens.is_clear();
+        let seen =
+            if clear { held.entity.clone() } else { Arc::new(verdict.lens.apply(&held.entity)) };
+        let level = level_of(&verdict.lens, &seen);
+        let subjects =
+            self.subjects_of(level, &[(held.number, held.dataset, seen.clone())], &dataset);
+        let detail = if level >= Sensitivity::Confidential {
+            map([("entities", Value::Integer(1))])
+        } else {
+            Value::Null
+        };
+        let record = self.record_read(session, &dataset.id, level, subjects, detail).await?;
+        Ok(Answer { entities: vec![seen], count: None, more: false, record })
+    }
+
+    fn subjects_of(
+        &self,
+        level: Sensitivity,
+        seen: &[(u64, u32, Arc<Entity>)],
+        dataset: &model::Dataset,
+    ) -> Vec<String> {
+        if level < Sensitivity::Personal {
+            return Vec::new();
+        }
+        let reference = |(number, of, entity): &(u64, u32, Arc<Entity>)| {
+            self.subject(*of, dataset, &entity.id, Some(*number))
+        };
+        seen.iter().map(reference).collect()
+    }
+
+    /// The entities that match, as the session sees them, one page.
+    ///
+    /// # Errors
+    /// When the page is too large, or the types asked for lie only in datasets that may not be read.
+    pub async fn read(&self, session: &Session, query: &Query) -> Result<Answer, HubError> {
+        let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE);
+        if limit > limits::MAX_PAGE {
+            let what = format!(
+                "a page has at most {} entities; take the next page with `offset`",
+                limits::MAX_PAGE
+            );
+            return Err(HubError::Invalid(ngsild::Invalid::data("?limit", what)));
+        }
+        let mut lenses = Lenses::new(self, session);
+        let mut refused: Option<u32> = None;
+        let mut found: Vec<(u64, u32, Arc<Entity>)> = Vec::new();
+        let (mut matched, mut more) = (0usize, false);
+        let ordered = !query.order.is_empty();
+        self.candidates(&query.filter, &mut |held| {
+            let Some(seen) = lenses.see(held) else {
+                if held.deleted.is_none() {
+                    refused.get_or_insert(held.dataset);
+                }
+                return true;
+            };
+            if !query.filter.matches(&seen) {
+                return true;
+            }
+            matched += 1;
+            if ordered || (matched > query.offset && found.len() < limit) {
+                found.push((held.number, held.dataset, seen));
+            } else if matched > query.offset {
+                more = true;
+            }
+            query.count || ordered || !more
+        });
+        if ordered {
+            found.sort_by(|a, b| order(&query.order, &a.2, &b.2).then(a.0.cmp(&b.0)));
+            more = found.len() > query.offset + limit;
+            found = found.into_iter().skip(query.offset).take(limit).collect();
+        }
+        if let (true, Some(number)) = (matched == 0, refused) {
+            self.refuse_if_all(session, &query.filter, number).await?;
+        }
+        let record = self.record_page(session, &mut lenses, &found).await?;
+        Ok(Answer {
+            entities: found.into_iter().map(|(_, _, entity)| entity).collect(),
+            count: query.count.then_some(matched),
+            more,
+            record,
+        })
+    }
+
+    /// Calls `each` with entities that may match, in a stable order, as long as it says so.
+    pub(crate) fn candidates(&self, filter: &Filter, each: &mut dyn FnMut(&Held) -> bool) {
+        if !filter.ids.is_empty() {
+            let mut held: Vec<Held> =
+                filter.ids.iter().filter_map(|id| self.store.entity(id)).collect();
+            held.sort_by_key(|held| held.number);
+            held.dedup_by_key(|held| held.number);
+            held.iter().take_while(|held| each(held)).for_each(drop);
+            return;
+        }
+        let types: Option<Vec<Name>> = filter
+            .types
+            .as_ref()
+            .map(|types| types.0.iter().filter_map(|group| group.first().cloned()).collect());
+        self.store.each_entity(types.as_deref(), each);
+    }
+
+    /// A query that names types which lie only in datasets the session may not read is refused, with
+    /// why, instead of answered with nothing: datasets are never secret.
+    pub(crate) async fn refuse_if_all(
+        &self,
+        session: &Session,
+        filter: &Filter,
+        number: u32,
+    ) -> Result<(), HubError> {
+        let snapshot = self.state.snapshot();
+        let Some(dataset) = snapshot.by_number(number) else { return Ok(()) };
+        let named = filter.types.as_ref().is_some_and(|types| {
+            types.0.iter().all(|group| {
+                snapshot.claimant(group, &[]).is_none_or(|(claimant, dataset)| {
+                    *claimant == number
+                        || !self.state.verdict(session, Action::Read, *claimant, dataset).allowed
+                })
+            })
+        });
+        if !named || !filter.ids.is_empty() {
+            return Ok(());
+        }
+        self.record_refusal(session, Verb::Read, Action::Read, &dataset.id).await;
+        Err(self.forbidden(session, Action::Read, dataset))
+    }
+
+    /// Records what a page showed, one record a dataset; gives the last written before the answer.
+    pub(crate) async fn record_page(
+        &self,
+        session: &Session,
+        lenses: &mut Lenses<'_>,
+        found: &[(u64, u32, Arc<Entity>)],
+    ) -> Result<Option<u64>, HubError> {
+        let mut by_dataset: HashMap<u32, Vec<(u64, u32, Arc<Entity>)>> = HashMap::new();
+        for seen in found {
+            by_dataset.entry(seen.1).or_default().push(seen.clone());
+        }
+        let mut record = None;
+        for (number, seen) in by_dataset {
+            let Some(verdict) = lenses.of(number) else { continue };
+            let levels = seen.iter().map(|(_, _, entity)| level_of(&verdict.lens, entity));
+            let level = levels.max().unwrap_or(Sensitivity::Open);
+            let dataset = verdict.lens.dataset.clone();
+            let subjects = self.subjects_of(level, &seen, &dataset);
+            let detail = if level >= Sensitivity::Confidential {
+                map([("entities", Value::Integer(seen.len() as i64))])
+            } else {
+                Value::Null
+            };
+            record =
+                self.record_read(session, &dataset.id, level, subjects, detail).await?.or(record);
+        }
+        Ok(record)
+    }
+
+    /// Types of entities the session sees, with how many and the attributes seen.
+    pub fn types(&self, session: &Session) -> Vec<(Name, usize, Vec<Name>)> {
+        let mut lenses = Lenses::new(self, session);
+        let mut types: std::collections::BTreeMap<Name, (usize, Vec<Name>)> =
+            std::collections::BTreeMap::new();
+        self.store.each_entity(None, &mut |held| {
+            if let Some(seen) = lenses.see(held) {
+                for name in &seen.types {
+                    let (count, attributes) = types.entry(name.clone()).or_default();
+                    *count += 1;
+                    for attribute in &seen.attributes {
+                        if !attributes.contains(&attribute.name) {
+                            attributes.push(attribute.name.clone());
+                        }
+                    }
+                }
+            }
+            true
+        });
+        types.into_iter().map(|(name, (count, attributes))| (name, count, attributes)).collect()
+    }
+}
+
+fn order(keys: &[OrderKey], a: &Entity, b: &Entity) -> Ordering {
+    let value = |entity: &Entity, key: &OrderKey| match key.attribute.as_str() {
+        "id" => Some(Value::from(entity.id.as_str())),
+        "createdAt" => Some(Value::from(entity.created.to_string())),
+        "modifiedAt" => Some(Value::from(entity.modified.to_string())),
+        name => entity.attribute(name)?.default_instance().map(model::Instance::value),
+    };
+    for key in keys {
+        let ordering = match (value(a, key), value(b, key)) {
+            (Some(a), Some(b)) => a.compare(&b).unwrap_or(Ordering::Equal),
+            // What has no value comes last, whichever way.
+            (Some(_), None) => return Ordering::Less,
+            (None, Some(_)) => return Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        };
+        let ordering = if key.descending { ordering.reverse() } else { ordering };
+        if ordering != Ordering::Equal {
+            return ordering;
+        }
+    }
+    Ordering::Equal
+}

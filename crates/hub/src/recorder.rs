@@ -1,0 +1,183 @@
+//! Records in proportion to risk and cost: what is counted, and what is written one by one.
+
+use crate::committer::Job;
+use crate::{Hub, HubError, TENANT, limits};
+use model::{Action, Decision, Record, Sensitivity, Session, Time, Value, Verb};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+
+/// Session (0 for all), dataset, purpose.
+type Key = (u64, String, Option<String>);
+
+/// Counts that become records by the minute and the hour.
+#[derive(Default)]
+pub struct Recorder {
+    open: Mutex<HashMap<Key, u64>>,
+    internal: Mutex<HashMap<Key, u64>>,
+    /// Refusals of a principal in this minute.
+    refusals: Mutex<HashMap<u64, u32>>,
+    /// Refusals of unknown callers: by door and source block.
+    unknown: Mutex<HashMap<(String, String), u64>>,
+    flushed: Mutex<(Time, Time)>,
+}
+
+/// A record with nothing special in it.
+pub fn record(session: &Session, verb: Verb, dataset: &str, time: Time, detail: Value) -> Record {
+    Record {
+        time,
+        tenant: TENANT,
+        actor: session.principal.number,
+        verb,
+        dataset: dataset.to_owned(),
+        purpose: session.purpose.as_deref().map(str::to_owned),
+        decision: Decision::Allowed,
+        policy_version: 0,
+        subjects: Vec::new(),
+        detail,
+        public: false,
+    }
+}
+
+pub fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Hub {
+    /// Records a read in proportion: personal and special before the answer, confidential within a
+    /// second, the rest counted. Gives the record's index if it was written before the answer.
+    pub(crate) async fn record_read(
+        &self,
+        session: &Session,
+        dataset: &str,
+        level: Sensitivity,
+        subjects: Vec<String>,
+        detail: Value,
+    ) -> Result<Option<u64>, HubError> {
+        self.counters.add(crate::Counter::Reads, 1);
+        let purpose = session.purpose.as_deref().map(str::to_owned);
+        let mut made = record(session, Verb::Read, dataset, self.now(), detail);
+        made.policy_version = self.state.snapshot().version;
+        made.subjects = subjects;
+        match level {
+            Sensitivity::Open => {
+                *self.recorder.open.lock().entry((0, dataset.to_owned(), purpose)).or_default() +=
+                    1;
+                Ok(None)
+            }
+            Sensitivity::Internal => {
+                let key = (session.principal.number, dataset.to_owned(), purpose);
+                *self.recorder.internal.lock().entry(key).or_default() += 1;
+                Ok(None)
+            }
+            Sensitivity::Confidential => {
+                let job = Job::Records { records: vec![made], reply: None };
+                self.jobs.send(job).await.map_err(|_| HubError::Stopping)?;
+                Ok(None)
+            }
+            Sensitivity::Personal | Sensitivity::Special => {
+                let index =
+                    self.submit(|reply| Job::Records { records: vec![made], reply: Some(reply) });
+                index.await?.map(Some).map_err(HubError::Storage)
+            }
+        }
+    }
+
+    /// Records a refusal: one by one up to a rate, then counted; of unknown callers only counted.
+    pub(crate) async fn record_refusal(
+        &self,
+        session: &Session,
+        verb: Verb,
+        action: Action,
+        dataset: &str,
+    ) {
+        self.counters.add(crate::Counter::Refusals, 1);
+        let principal = session.principal.number;
+        if session.credential == 0 && session.principal.kind == model::Kind::Public {
+            self.count_unknown("hub", "public");
+            return;
+        }
+        let seen = {
+            let mut refusals = self.recorder.refusals.lock();
+            let seen = refusals.entry(principal).or_default();
+            *seen += 1;
+            *seen
+        };
+        if seen > limits::MAX_REFUSALS_PER_MINUTE {
+            return;
+        }
+        let detail = map([("action", Value::from(action.word()))]);
+        let mut made = record(session, verb, dataset, self.now(), detail);
+        made.decision = Decision::Refused;
+        made.policy_version = self.state.snapshot().version;
+        drop(self.jobs.send(Job::Records { records: vec![made], reply: None }).await);
+    }
+
+    /// Counts a refusal of somebody who showed no valid credential.
+    pub fn count_unknown(&self, door: &str, source_block: &str) {
+        self.counters.add(crate::Counter::Refusals, 1);
+        let mut unknown = self.recorder.unknown.lock();
+        if unknown.len() < 10_000 {
+            *unknown.entry((door.to_owned(), source_block.to_owned())).or_default() += 1;
+        }
+    }
+
+    /// The counts that are due as records; everything when the hub stops.
+    pub(crate) fn due_counts(&self, stopping: bool) -> Vec<Record> {
+        let now = self.now();
+        let (minute, hour) = {
+            let mut flushed = self.recorder.flushed.lock();
+            let minute = stopping || now.0 - flushed.0.0 >= 60_000_000;
+            let hour = stopping || now.0 - flushed.1.0 >= 3_600_000_000;
+            if minute {
+                flushed.0 = now;
+            }
+            if hour {
+                flushed.1 = now;
+            }
+            (minute, hour)
+        };
+        let mut records = Vec::new();
+        let own = self.own_session();
+        let mut counted = |counts: HashMap<Key, u64>| {
+            for ((principal, dataset, purpose), count) in counts {
+                let detail = map([("reads", Value::Integer(count.cast_signed()))]);
+                let mut made = record(&own, Verb::Read, &dataset, now, detail);
+                made.actor = principal;
+                made.purpose = purpose;
+                records.push(made);
+            }
+        };
+        if hour {
+            counted(std::mem::take(&mut *self.recorder.open.lock()));
+        }
+        if minute {
+            counted(std::mem::take(&mut *self.recorder.internal.lock()));
+            for (principal, seen) in std::mem::take(&mut *self.recorder.refusals.lock()) {
+                if seen > limits::MAX_REFUSALS_PER_MINUTE {
+                    let more = i64::from(seen - limits::MAX_REFUSALS_PER_MINUTE);
+                    let detail = map([("more_refusals", Value::Integer(more))]);
+                    let mut made = record(&own, Verb::Read, "", now, detail);
+                    made.actor = principal;
+                    made.decision = Decision::Refused;
+                    records.push(made);
+                }
+            }
+            for ((door, block), count) in std::mem::take(&mut *self.recorder.unknown.lock()) {
+                let detail = map([
+                    ("door", Value::from(door)),
+                    ("source", Value::from(block)),
+                    ("refusals", Value::Integer(count.cast_signed())),
+                ]);
+                let mut made = record(&own, Verb::Open, "", now, detail);
+                made.actor = 0;
+                made.decision = Decision::Refused;
+                records.push(made);
+            }
+        }
+        records
+    }
+}

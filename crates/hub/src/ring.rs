@@ -1,0 +1,165 @@
+//! The ring: a preallocated, encrypted file that takes life-safety data with its record when the
+//! store cannot (failure class B). It is reconciled when the store can again; when it is full,
+//! nothing more is acknowledged.
+
+use crate::watch::ChangeEvent;
+use crate::{Counter, Hub, HubError, limits};
+use model::{Change, Entity};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use store::{Files, StoreError};
+use vault::Secret;
+
+pub struct Ring {
+    file: File,
+    end: u64,
+}
+
+fn wrong(error: std::io::Error) -> HubError {
+    HubError::Storage(StoreError::File("ring".into(), error))
+}
+
+impl Ring {
+    /// Opens the ring file, at its full size so that a full disk cannot keep it from being used.
+    pub fn open(files: &Files) -> Result<Ring, HubError> {
+        let path = files.data.join("ring");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(wrong)?;
+        let length = file.metadata().map_err(wrong)?.len();
+        if length < limits::RING_BYTES {
+            // Written, not just sized: the blocks must be there when the disk is full.
+            let zeros = vec![0; 1 << 20];
+            for at in (length..limits::RING_BYTES).step_by(zeros.len()) {
+                file.write_all_at(&zeros, at).map_err(wrong)?;
+            }
+            file.sync_all().map_err(wrong)?;
+        }
+        let mut ring = Ring { file, end: 0 };
+        while let Some(frame) = ring.frame(ring.end) {
+            ring.end += 4 + frame.len() as u64;
+        }
+        Ok(ring)
+    }
+
+    fn frame(&self, at: u64) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        self.file.read_exact_at(&mut length, at).ok()?;
+        let length = u64::from(u32::from_be_bytes(length));
+        if length == 0 || at + 4 + length > limits::RING_BYTES {
+            return None;
+        }
+        let mut frame = vec![0; usize::try_from(length).ok()?];
+        self.file.read_exact_at(&mut frame, at + 4).ok()?;
+        Some(frame)
+    }
+
+    /// Appends a frame durably; false when there is no room or the write failed.
+    fn append(&mut self, key: &Secret, plain: &[u8]) -> bool {
+        let sealed = vault::seal(key, b"ring", plain);
+        let length = sealed.len() as u64;
+        if self.end + 8 + length > limits::RING_BYTES {
+            return false;
+        }
+        let Ok(prefix) = u32::try_from(length) else { return false };
+        let mut bytes = prefix.to_be_bytes().to_vec();
+        bytes.extend(sealed);
+        // What follows must not be taken for another frame.
+        bytes.extend([0; 4]);
+        let written = self.file.write_all_at(&bytes, self.end).and_then(|()| self.file.sync_data());
+        if written.is_ok() {
+            self.end += 4 + length;
+        }
+        written.is_ok()
+    }
+
+    /// All frames, oldest first; those that do not open are left out, and counted.
+    fn frames(&self, key: &Secret) -> (Vec<Vec<u8>>, usize) {
+        let (mut frames, mut damaged, mut at) = (Vec::new(), 0, 0);
+        while let Some(sealed) = self.frame(at) {
+            at += 4 + sealed.len() as u64;
+            match vault::open(key, b"ring", &sealed) {
+                Some(plain) => frames.push(plain),
+                None => damaged += 1,
+            }
+        }
+        (frames, damaged)
+    }
+
+    fn clear(&mut self) -> std::io::Result<()> {
+        self.file.write_all_at(&[0; 4], 0)?;
+        self.file.sync_data()?;
+        self.end = 0;
+        Ok(())
+    }
+}
+
+/// What a frame holds: who wrote, and the states that came of it. It is data and record in one.
+type Frame = (u64, i64, Vec<Entity>);
+
+impl Hub {
+    /// Keeps life-safety changes in the ring; false when that cannot be.
+    pub(crate) fn ring_write(&self, writer: u64, events: &[ChangeEvent]) -> bool {
+        let entities: Vec<Entity> =
+            events.iter().map(|event| event.entity.as_ref().clone()).collect();
+        let frame = crate::state::to_json(&(writer, self.now().0, entities));
+        let kept = self.ring.lock().append(&self.store.derived_key("ring"), &frame);
+        if kept {
+            self.counters.add(Counter::RingFrames, 1);
+            tracing::error!(writer, "the store cannot write; life-safety data went to the ring");
+            self.store.show(events.iter().map(|event| (event.number, event.entity.clone())));
+            self.watches.tell(events.to_vec());
+        }
+        kept
+    }
+
+    /// Brings what the ring holds into the store, with a record that says so.
+    pub(crate) fn reconcile_ring(&self) {
+        let mut ring = self.ring.lock();
+        if ring.end == 0 || self.trouble().is_some() {
+            return;
+        }
+        let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
+        let mut planned = Vec::new();
+        let snapshot = self.state.snapshot();
+        for frame in &frames {
+            let Ok((_, _, entities)) = serde_json::from_slice::<Frame>(frame) else { continue };
+            for entity in entities {
+                if let Some((number, dataset)) = snapshot.claimant(&entity.types, &entity.scopes) {
+                    planned.push(crate::committer::Planned {
+                        change: Change::Upsert(entity),
+                        number: *number,
+                        dataset: dataset.clone(),
+                        late: true,
+                    });
+                }
+            }
+        }
+        let detail = crate::recorder::map([
+            ("reconciled", model::Value::Integer(frames.len() as i64)),
+            ("damaged", model::Value::Integer(damaged as i64)),
+        ]);
+        let made = crate::recorder::record(
+            &self.own_session(),
+            model::Verb::Upkeep,
+            "",
+            self.now(),
+            detail,
+        );
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let job = crate::committer::Job::Write(crate::committer::WriteJob {
+            writer: 1,
+            planned,
+            documents: Vec::new(),
+            records: vec![made],
+            governs: false,
+            reply,
+        });
+        if self.jobs.try_send(job).is_ok()
+            && matches!(answer.blocking_recv(), Ok(Ok(_)))
+            && let Err(error) = ring.clear()
+        {
+            tracing::error!(%error, "the ring cannot be cleared; it will be reconciled again");
+        }
+    }
+}

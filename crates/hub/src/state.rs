@@ -1,0 +1,270 @@
+//! What decisions rest on, in memory, rebuilt from documents whenever they change.
+
+use crate::kinds;
+use guard::{DEFAULT_POLICIES, Policies, Snapshot, Throttle, Verdict};
+use model::{Action, Dataset, Principal, Purpose, Time, Zone};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use store::Store;
+
+/// A dataset with its surrogate, as kept.
+#[derive(Serialize, Deserialize)]
+pub struct DatasetDoc {
+    pub number: u32,
+    pub dataset: Dataset,
+}
+
+/// What a token or code stands for, as kept under its digest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CredentialDoc {
+    /// Surrogate.
+    pub number: u64,
+    pub principal: u64,
+    pub assurance: u8,
+    pub expires: Time,
+    /// The one purpose it is for; then none needs to be declared.
+    pub purpose: Option<String>,
+    /// A code that enrols, to be used once.
+    pub one_time: bool,
+}
+
+/// Policies with the version of everything, as kept.
+#[derive(Serialize, Deserialize)]
+pub struct PoliciesDoc {
+    pub text: String,
+}
+
+type DecisionKey = (u64, Action, u32, Option<Arc<str>>, Zone, u8);
+
+/// Counts that `/metrics` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    Writes,
+    Observations,
+    Commits,
+    Reads,
+    Records,
+    Refusals,
+    Quarantined,
+    SignInsFailed,
+    Notifications,
+    NotificationsLost,
+    Sealed,
+    RingFrames,
+}
+
+impl Counter {
+    const NAMES: [&'static str; 12] = [
+        "tanggul_changes_total",
+        "tanggul_observations_total",
+        "tanggul_commits_total",
+        "tanggul_reads_total",
+        "tanggul_records_total",
+        "tanggul_refusals_total",
+        "tanggul_quarantined_total",
+        "tanggul_sign_ins_failed_total",
+        "tanggul_notifications_total",
+        "tanggul_notifications_lost_total",
+        "tanggul_sealed_points_total",
+        "tanggul_ring_frames_total",
+    ];
+}
+
+/// All counts.
+#[derive(Default)]
+pub struct Counters([AtomicU64; 12]);
+
+impl Counters {
+    /// Adds to a count.
+    pub fn add(&self, counter: Counter, count: u64) {
+        self.0[counter as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A count.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// Names and counts.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Counter::NAMES.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// Everything in memory that is not data.
+pub struct State {
+    pub snapshot: RwLock<Arc<Snapshot>>,
+    principals: RwLock<HashMap<u64, Arc<Principal>>>,
+    credentials: RwLock<HashMap<String, Arc<CredentialDoc>>>,
+    /// Sign-ins: in memory only, they end with the process.
+    signed_in: RwLock<HashMap<String, Arc<CredentialDoc>>>,
+    decisions: RwLock<HashMap<DecisionKey, Arc<Verdict>>>,
+    pub throttle: Mutex<Throttle>,
+    pub purposes: RwLock<BTreeMap<String, Purpose>>,
+}
+
+impl State {
+    /// Reads everything from the store's documents.
+    pub fn load(store: &Store) -> Result<State, crate::HubError> {
+        let policies = match store.document(kinds::POLICIES, "") {
+            Some(body) => from_json::<PoliciesDoc>(&body)?.text,
+            None => DEFAULT_POLICIES.to_owned(),
+        };
+        let snapshot = Snapshot {
+            version: store.next_commit(),
+            datasets: BTreeMap::new(),
+            policies: Arc::new(Policies::parse(&policies)?),
+        };
+        let state = State {
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            principals: RwLock::default(),
+            credentials: RwLock::default(),
+            signed_in: RwLock::default(),
+            decisions: RwLock::default(),
+            throttle: Mutex::default(),
+            purposes: RwLock::default(),
+        };
+        state.refresh(store)?;
+        Ok(state)
+    }
+
+    /// Reads everything again after documents changed; the version is the commit's.
+    pub fn refresh(&self, store: &Store) -> Result<(), crate::HubError> {
+        let mut datasets = BTreeMap::new();
+        for (id, body) in store.documents(kinds::DATASET) {
+            let doc: DatasetDoc = from_json(&body)?;
+            datasets.insert(id, (doc.number, Arc::new(doc.dataset)));
+        }
+        let text = match store.document(kinds::POLICIES, "") {
+            Some(body) => from_json::<PoliciesDoc>(&body)?.text,
+            None => DEFAULT_POLICIES.to_owned(),
+        };
+        let old = self.snapshot.read().clone();
+        let policies = if old.policies.text() == text {
+            old.policies.clone()
+        } else {
+            Arc::new(Policies::parse(&text)?)
+        };
+        let mut principals = HashMap::new();
+        for (_, body) in store.documents(kinds::PRINCIPAL) {
+            let principal: Principal = from_json(&body)?;
+            principals.insert(principal.number, Arc::new(principal));
+        }
+        let mut credentials = HashMap::new();
+        for (digest, body) in store.documents(kinds::CREDENTIAL) {
+            credentials.insert(digest, Arc::new(from_json(&body)?));
+        }
+        let mut purposes = BTreeMap::new();
+        for (id, body) in store.documents(kinds::PURPOSE) {
+            purposes.insert(id, from_json(&body)?);
+        }
+        *self.principals.write() = principals;
+        *self.credentials.write() = credentials;
+        *self.purposes.write() = purposes;
+        let version = store.next_commit();
+        *self.snapshot.write() = Arc::new(Snapshot { version, datasets, policies });
+        self.decisions.write().clear();
+        Ok(())
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().clone()
+    }
+
+    pub fn principal(&self, number: u64) -> Option<Arc<Principal>> {
+        self.principals.read().get(&number).cloned()
+    }
+
+    pub fn principal_by_login(&self, login: &str) -> Option<Arc<Principal>> {
+        self.principals.read().values().find(|principal| principal.login == login).cloned()
+    }
+
+    pub fn principals(&self) -> Vec<Arc<Principal>> {
+        let mut all: Vec<_> = self.principals.read().values().cloned().collect();
+        all.sort_by_key(|principal| principal.number);
+        all
+    }
+
+    pub fn credential(&self, digest: &str) -> Option<Arc<CredentialDoc>> {
+        let kept = self.credentials.read().get(digest).cloned();
+        kept.or_else(|| self.signed_in.read().get(digest).cloned())
+    }
+
+    pub fn credentials_of(&self, principal: u64) -> Vec<(String, Arc<CredentialDoc>)> {
+        let mut found = Vec::new();
+        for credentials in [&self.credentials, &self.signed_in] {
+            let credentials = credentials.read();
+            let of = credentials.iter().filter(|(_, credential)| credential.principal == principal);
+            found.extend(of.map(|(digest, credential)| (digest.clone(), credential.clone())));
+        }
+        found
+    }
+
+    /// Adds a sign-in, and forgets those that ended before `now`.
+    pub fn add_sign_in(&self, digest: String, credential: CredentialDoc, now: Time) {
+        let mut signed_in = self.signed_in.write();
+        signed_in.retain(|_, credential| credential.expires > now);
+        signed_in.insert(digest, Arc::new(credential));
+    }
+
+    /// Ends a sign-in.
+    pub fn drop_sign_in(&self, digest: &str) {
+        self.signed_in.write().remove(digest);
+    }
+
+    pub fn next_principal(&self) -> u64 {
+        // 0 is the public, 1 the hub.
+        self.principals.read().keys().max().map_or(2, |last| last + 1)
+    }
+
+    /// A decision, from the cache or made now. Reads are decided as a lens.
+    pub fn verdict(
+        &self,
+        session: &model::Session,
+        action: Action,
+        number: u32,
+        dataset: &Arc<Dataset>,
+    ) -> Arc<Verdict> {
+        let principal = &session.principal;
+        let key = (
+            principal.number,
+            action,
+            number,
+            session.purpose.clone(),
+            session.zone,
+            session.assurance,
+        );
+        let snapshot = self.snapshot();
+        if let Some(verdict) = self.decisions.read().get(&key)
+            && verdict.version == snapshot.version
+        {
+            return verdict.clone();
+        }
+        let verdict = Arc::new(match action {
+            Action::Read => snapshot.lens(session, dataset),
+            action => snapshot.decide(session, action, dataset),
+        });
+        let mut decisions = self.decisions.write();
+        if decisions.len() >= crate::limits::MAX_DECISIONS {
+            decisions.clear();
+        }
+        decisions.insert(key, verdict.clone());
+        verdict
+    }
+}
+
+/// Reads a document.
+pub fn from_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, crate::HubError> {
+    serde_json::from_slice(body).map_err(|error| {
+        crate::HubError::Storage(store::StoreError::Damaged(format!("a document ({error})")))
+    })
+}
+
+/// Writes a document.
+pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    // Plain data into memory: this cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}

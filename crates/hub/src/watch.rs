@@ -1,0 +1,138 @@
+//! Telling: what was committed goes to everyone who watches, through their lens.
+
+use crate::{Hub, HubError, limits};
+use model::{Action, Entity, Name, Session};
+use ngsild::Filter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::broadcast;
+
+/// Groups of changes a slow watcher may be behind before it misses some.
+const MAX_BEHIND: usize = 1_024;
+
+/// An entity that changed.
+#[derive(Clone, Debug)]
+pub struct ChangeEvent {
+    pub number: u64,
+    pub dataset: u32,
+    pub entity: Arc<Entity>,
+    pub deleted: bool,
+    pub created: bool,
+    pub attributes: Vec<Name>,
+}
+
+pub struct Watches {
+    sender: broadcast::Sender<Arc<Vec<ChangeEvent>>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Watches { sender: broadcast::channel(MAX_BEHIND).0, count: Arc::default() }
+    }
+}
+
+impl Watches {
+    pub fn tell(&self, events: Vec<ChangeEvent>) {
+        if !events.is_empty() && self.sender.receiver_count() > 0 {
+            // Fails only when the last watcher has just left.
+            drop(self.sender.send(Arc::new(events)));
+        }
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Vec<ChangeEvent>>> {
+        self.sender.subscribe()
+    }
+}
+
+/// A live stream of changed entities, as the session may see them.
+pub struct Watch {
+    hub: Arc<Hub>,
+    session: Session,
+    filter: Filter,
+    receiver: broadcast::Receiver<Arc<Vec<ChangeEvent>>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Hub {
+    /// Opens a stream of changes. Every delivery is decided anew, so that a changed policy, grant or
+    /// purpose holds at once.
+    ///
+    /// # Errors
+    /// When nobody in particular asks, or there are too many already.
+    pub fn watch(self: &Arc<Hub>, session: &Session, filter: Filter) -> Result<Watch, HubError> {
+        if session.principal.kind == model::Kind::Public {
+            let what = "a stream is held open for somebody known; send a token";
+            return Err(HubError::Unauthenticated(what.into()));
+        }
+        let count = self.watches.count.clone();
+        if count.fetch_add(1, Ordering::Relaxed) >= limits::MAX_WATCHES {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return Err(HubError::Limit {
+                name: "watches",
+                limit: limits::MAX_WATCHES as u64,
+                remedy: "close a console that is not needed".into(),
+            });
+        }
+        let receiver = self.watches.subscribe();
+        Ok(Watch { hub: self.clone(), session: session.clone(), filter, receiver, count })
+    }
+}
+
+impl Watch {
+    /// The next changes the session may see: entity (none when deleted: its id) and whether some
+    /// were missed before it. None when the session or the hub ended.
+    ///
+    /// # Errors
+    /// When what is seen cannot be recorded.
+    pub async fn next(&mut self) -> Result<Option<(Vec<Arc<Entity>>, bool)>, HubError> {
+        let mut missed = false;
+        loop {
+            let events = match self.receiver.recv().await {
+                Ok(events) => events,
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    missed = true;
+                    continue;
+                }
+                Err(broadcast::error::RecvError::Closed) => return Ok(None),
+            };
+            if !self.hub.is_live(&self.session) {
+                return Ok(None);
+            }
+            let snapshot = self.hub.state.snapshot();
+            let mut seen = Vec::new();
+            let mut level = model::Sensitivity::Open;
+            let mut dataset_id = String::new();
+            for event in events.iter().filter(|event| !event.deleted) {
+                let Some(dataset) = snapshot.by_number(event.dataset) else { continue };
+                let verdict =
+                    self.hub.state.verdict(&self.session, Action::Read, event.dataset, dataset);
+                if !verdict.allowed || verdict.lens.aggregate_only {
+                    continue;
+                }
+                let entity = if verdict.lens.is_clear() {
+                    event.entity.clone()
+                } else {
+                    Arc::new(verdict.lens.apply(&event.entity))
+                };
+                if self.filter.matches(&entity) {
+                    level = level.max(crate::read::level_of(&verdict.lens, &entity));
+                    dataset_id.clone_from(&dataset.id);
+                    seen.push(entity);
+                }
+            }
+            if !seen.is_empty() {
+                let detail =
+                    crate::recorder::map([("delivered", model::Value::Integer(seen.len() as i64))]);
+                self.hub.record_read(&self.session, &dataset_id, level, Vec::new(), detail).await?;
+                return Ok(Some((seen, missed)));
+            }
+        }
+    }
+}

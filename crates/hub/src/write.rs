@@ -1,0 +1,392 @@
+//! Writing: decide, check the data model, and hand over to be committed.
+
+use crate::committer::{Job, Planned, WriteJob};
+use crate::recorder::{hex, map, record};
+use crate::{Counter, Hub, HubError, ReceiptRef, Why, kinds, limits};
+use model::{
+    Action, Change, Dataset, Entity, Kind, Outcome, Record, Refusal, Sensitivity, Session, Status,
+    Value, Verb,
+};
+use ngsild::{Context, Options, render_entity};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use store::{Document, Under};
+
+/// How one change of a write ended.
+#[derive(Debug)]
+pub enum ItemResult {
+    Done(Outcome),
+    /// Kept apart for the steward, with the reason.
+    Quarantined(String),
+    Refused(HubError),
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub struct WriteReport {
+    /// In the order of the changes.
+    pub results: Vec<ItemResult>,
+    /// None when nothing was committed.
+    pub receipt: Option<ReceiptRef>,
+}
+
+/// A reading kept apart, as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Quarantined {
+    pub time: model::Time,
+    pub dataset: String,
+    pub writer: u64,
+    pub reason: String,
+    /// The entity as it was sent, normalized JSON.
+    pub entity: String,
+}
+
+enum Plan {
+    Go(Planned),
+    Keep(Document, String),
+    Refuse(HubError),
+}
+
+impl Hub {
+    /// Writes changes: each is decided and checked on its own; those that pass are committed
+    /// together, with their record, before this returns.
+    ///
+    /// # Errors
+    /// When there are too many, or nothing could be committed.
+    pub async fn write(
+        &self,
+        session: &Session,
+        changes: Vec<Change>,
+    ) -> Result<WriteReport, HubError> {
+        self.write_into(session, None, changes).await
+    }
+
+    /// The same, into one dataset: what does not belong there is refused.
+    ///
+    /// # Errors
+    /// When there are too many, or nothing could be committed.
+    pub async fn write_into(
+        &self,
+        session: &Session,
+        dataset: Option<&str>,
+        changes: Vec<Change>,
+    ) -> Result<WriteReport, HubError> {
+        if changes.len() > limits::MAX_BATCH {
+            return Err(HubError::Limit {
+                name: "batch",
+                limit: limits::MAX_BATCH as u64,
+                remedy: "send smaller batches".into(),
+            });
+        }
+        let mut results: Vec<Option<ItemResult>> = Vec::with_capacity(changes.len());
+        let mut planned = Vec::new();
+        let mut places = Vec::new();
+        let mut documents = Vec::new();
+        let mut records = Vec::new();
+        for change in changes {
+            match self.plan(session, dataset, change).await {
+                Plan::Go(plan) => {
+                    self.note_personal(session, &plan, &mut records);
+                    places.push(results.len());
+                    planned.push(plan);
+                    results.push(None);
+                }
+                Plan::Keep(document, reason) => {
+                    self.counters.add(Counter::Quarantined, 1);
+                    let detail = map([("quarantined", Value::from(reason.as_str()))]);
+                    records.push(record(session, Verb::Write, "", self.now(), detail));
+                    documents.push(document);
+                    results.push(Some(ItemResult::Quarantined(reason)));
+                }
+                Plan::Refuse(error) => results.push(Some(ItemResult::Refused(error))),
+            }
+        }
+        let mut receipt = None;
+        if !planned.is_empty() || !documents.is_empty() {
+            let writer = session.principal.number;
+            let committed = self
+                .submit(|reply| {
+                    Job::Write(WriteJob {
+                        writer,
+                        planned,
+                        documents,
+                        records,
+                        governs: false,
+                        reply,
+                    })
+                })
+                .await??;
+            receipt = Some(ReceiptRef::of(&committed));
+            for (place, result) in places.into_iter().zip(committed.results) {
+                results[place] = Some(match result {
+                    Ok(outcome) => ItemResult::Done(outcome),
+                    Err(refusal) => ItemResult::Refused(HubError::Refusal(refusal)),
+                });
+            }
+        }
+        let missing = || ItemResult::Refused(HubError::Stopping);
+        let results = results.into_iter().map(|result| result.unwrap_or_else(missing)).collect();
+        Ok(WriteReport { results, receipt })
+    }
+
+    async fn plan(&self, session: &Session, into: Option<&str>, change: Change) -> Plan {
+        let snapshot = self.state.snapshot();
+        let held = self.store.entity(change.id());
+        let (number, dataset) = match (&held, change.entity()) {
+            (Some(held), _) => match snapshot.by_number(held.dataset) {
+                Some(dataset) => (held.dataset, dataset.clone()),
+                None => return Plan::Refuse(self.no_dataset(change.entity())),
+            },
+            (None, Some(entity)) if change.may_create() && !entity.types.is_empty() => {
+                match snapshot.claimant(&entity.types, &entity.scopes) {
+                    Some((number, dataset)) => (*number, dataset.clone()),
+                    None => return Plan::Refuse(self.no_dataset(Some(entity))),
+                }
+            }
+            _ => return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned()))),
+        };
+        if into.is_some_and(|into| into != dataset.id) {
+            let what = format!("`{}` belongs to dataset `{}`", change.id(), dataset.id);
+            return Plan::Refuse(HubError::Conflict(what));
+        }
+        let action = match &change {
+            Change::Delete { .. } | Change::Forget { .. } => Action::Delete,
+            _ => Action::Write,
+        };
+        let taken = held.as_ref().is_some_and(|held| held.deleted.is_none());
+        let verdict = self.state.verdict(session, action, number, &dataset);
+        if !verdict.allowed {
+            // An id taken in a dataset the caller cannot see answers as taken, whoever asks.
+            self.record_refusal(session, Verb::Write, action, &dataset.id).await;
+            let public = session.principal.kind == Kind::Public;
+            if taken && !public && matches!(change, Change::Create(_)) {
+                return Plan::Refuse(HubError::Refusal(Refusal::Exists(change.id().to_owned())));
+            }
+            let lens = self.state.verdict(session, Action::Read, number, &dataset);
+            if taken && !public && dataset.about_people && !lens.allowed {
+                return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
+            }
+            return Plan::Refuse(self.forbidden(session, action, &dataset));
+        }
+        let device = session.principal.kind == Kind::Device;
+        if device && !session.principal.may_stream(change.id()) {
+            self.alarm(session, &dataset, "posts as another").await;
+            return Plan::Refuse(self.forbidden(session, action, &dataset));
+        }
+        if taken && change.replaces() {
+            let lens = self.state.verdict(session, Action::Read, number, &dataset);
+            if !device && !lens.lens.is_clear() {
+                return Plan::Refuse(HubError::PartialSight(change.id().to_owned()));
+            }
+        }
+        if let Some(entity) = change.entity() {
+            let before = held.as_ref().filter(|held| held.deleted.is_none());
+            let before = before.map(|held| held.entity.as_ref());
+            let whole = before.is_none() || change.replaces();
+            let quarantined = session.principal.status == Status::Quarantined;
+            let problem = self
+                .problem(entity, &dataset, before, whole)
+                .or_else(|| quarantined.then(|| "the device is quarantined".to_owned()));
+            if let Some(reason) = problem {
+                return self.set_apart(session, entity, number, &dataset, reason, device);
+            }
+        }
+        Plan::Go(Planned { change, number, dataset, late: device })
+    }
+
+    /// Why an entity does not fit its dataset; none when it does.
+    fn problem(
+        &self,
+        entity: &Entity,
+        dataset: &Dataset,
+        before: Option<&Entity>,
+        whole: bool,
+    ) -> Option<String> {
+        if let Err(error) = dataset.check(entity, before) {
+            return Some(error.to_string());
+        }
+        if whole && let Err(error) = dataset.check_complete(entity) {
+            return Some(error.to_string());
+        }
+        let limit = self.now().plus_seconds(limits::MAX_AHEAD_S);
+        let times =
+            entity.attributes.iter().flat_map(|a| &a.instances).filter_map(|i| i.observed_at);
+        let ahead = times.filter(|at| *at > limit).max()?;
+        Some(Refusal::Future(ahead, limits::MAX_AHEAD_S).to_string())
+    }
+
+    /// A device's reading that does not fit is kept for the steward; others hear what is wrong.
+    fn set_apart(
+        &self,
+        session: &Session,
+        entity: &Entity,
+        number: u32,
+        dataset: &Dataset,
+        reason: String,
+        device: bool,
+    ) -> Plan {
+        if !device {
+            let place = format!("/{}", entity.id);
+            return Plan::Refuse(HubError::Invalid(ngsild::Invalid::data(place, reason)));
+        }
+        let prefix = format!("{}/", dataset.id);
+        let kept = self.store.documents(kinds::QUARANTINE);
+        if kept.iter().filter(|(name, _)| name.starts_with(&prefix)).count()
+            >= limits::MAX_QUARANTINE
+        {
+            return Plan::Refuse(HubError::Limit {
+                name: "quarantine",
+                limit: limits::MAX_QUARANTINE as u64,
+                remedy: "the steward has to look at what is there".into(),
+            });
+        }
+        let mut json = Vec::new();
+        render_entity(&mut json, entity, &Context::core(), &Options::default());
+        let body = crate::state::to_json(&Quarantined {
+            time: self.now(),
+            dataset: dataset.id.clone(),
+            writer: session.principal.number,
+            reason: reason.clone(),
+            entity: String::from_utf8_lossy(&json).into_owned(),
+        });
+        if self.store.ensure_key(Under::Dataset(number), dataset.is_sensitive()).is_err() {
+            return Plan::Refuse(HubError::Conflict("the dataset's key is sealed".into()));
+        }
+        let name = format!("{prefix}{}-{}", self.now().0, hex(&vault::random::<6>()));
+        Plan::Keep(
+            Document {
+                kind: kinds::QUARANTINE,
+                name,
+                under: Under::Dataset(number),
+                body: Some(body),
+            },
+            reason,
+        )
+    }
+
+    /// A change of personal data gets a record of its own.
+    fn note_personal(&self, session: &Session, planned: &Planned, records: &mut Vec<Record>) {
+        let dataset = &planned.dataset;
+        let touched = planned.change.entity().map(|entity| {
+            entity
+                .attributes
+                .iter()
+                .map(|a| dataset.treatment(&a.name).0)
+                .max()
+                .unwrap_or(Sensitivity::Open)
+        });
+        let level = touched.unwrap_or_else(|| dataset.ceiling());
+        if level < Sensitivity::Personal || dataset.catch_all && !dataset.about_people {
+            return;
+        }
+        let detail = map([("change", Value::from(word(&planned.change)))]);
+        let mut made = record(session, Verb::Write, &dataset.id, self.now(), detail);
+        made.policy_version = self.state.snapshot().version;
+        let number = self.store.entity(planned.change.id()).map(|held| held.number);
+        made.subjects = vec![self.subject(planned.number, dataset, planned.change.id(), number)];
+        records.push(made);
+    }
+
+    /// The keyed reference by which records name an entity.
+    pub(crate) fn subject(
+        &self,
+        number: u32,
+        dataset: &Dataset,
+        id: &str,
+        entity: Option<u64>,
+    ) -> String {
+        let own = entity.filter(|_| dataset.about_people);
+        let key = own.and_then(|entity| self.store.digest_key(Under::Subject(number, entity)));
+        let key = key.or_else(|| self.store.digest_key(Under::Dataset(number)));
+        key.map_or_else(String::new, |key| {
+            hex(&vault::keyed_digest(&key, &[b"subject", id.as_bytes()])[..16])
+        })
+    }
+
+    fn no_dataset(&self, entity: Option<&Entity>) -> HubError {
+        let types = entity.map_or_else(String::new, |entity| {
+            entity.types.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        });
+        let snapshot = self.state.snapshot();
+        let known = snapshot.datasets.values().flat_map(|(_, dataset)| &dataset.claims);
+        let mut known: Vec<&str> = known.map(|claim| claim.of_type.as_str()).collect();
+        known.dedup();
+        HubError::NoDataset(types, known.join(", "))
+    }
+
+    /// Records something that a person should look at.
+    pub(crate) async fn alarm(&self, session: &Session, dataset: &Arc<Dataset>, what: &str) {
+        tracing::warn!(principal = session.principal.number, dataset = dataset.id, what, "alarm");
+        let detail = map([("alarm", Value::from(what))]);
+        let mut made = record(session, Verb::Write, &dataset.id, self.now(), detail);
+        made.decision = model::Decision::Refused;
+        made.policy_version = self.state.snapshot().version;
+        self.counters.add(Counter::Refusals, 1);
+        drop(self.jobs.send(Job::Records { records: vec![made], reply: None }).await);
+    }
+
+    /// Why the session may not, with what would change it.
+    pub(crate) fn forbidden(
+        &self,
+        session: &Session,
+        action: Action,
+        dataset: &Arc<Dataset>,
+    ) -> HubError {
+        if session.principal.kind == Kind::Public {
+            let what = format!(
+                "dataset `{}` is not for everyone; send `Authorization: Bearer TOKEN`",
+                dataset.id
+            );
+            return HubError::Unauthenticated(what);
+        }
+        HubError::Forbidden(Box::new(self.why_not(session, action, dataset)))
+    }
+
+    pub(crate) fn why_not(&self, session: &Session, action: Action, dataset: &Arc<Dataset>) -> Why {
+        let snapshot = self.state.snapshot();
+        let decide = |session: &Session| match action {
+            Action::Read => snapshot.lens(session, dataset),
+            action => snapshot.decide(session, action, dataset),
+        };
+        let under = |purpose: &&String| {
+            let mut other = session.clone();
+            other.purpose = Some(purpose.as_str().into());
+            decide(&other).allowed
+        };
+        Why {
+            action: action.word().to_owned(),
+            dataset: dataset.id.clone(),
+            purpose: session.purpose.as_deref().map(str::to_owned),
+            reasons: decide(session).reasons,
+            purposes: dataset.purposes.iter().filter(under).cloned().collect(),
+            grantor: dataset.steward.clone(),
+        }
+    }
+}
+
+fn word(change: &Change) -> &'static str {
+    match change {
+        Change::Create(_) => "create",
+        Change::Put(_) | Change::Replace(_) => "replace",
+        Change::Upsert(_) | Change::Append { .. } | Change::Remember { .. } => "append",
+        Change::Update(_) | Change::ReplaceAttribute(_) => "update",
+        Change::Merge(_) | Change::MergeAttribute(_) => "merge",
+        Change::DeleteAttribute { .. } => "delete attribute",
+        Change::Delete { .. } => "delete",
+        Change::Forget { .. } => "forget",
+    }
+}
+
+impl Hub {
+    /// The keyed references by which records may name an entity.
+    pub fn references(&self, id: &str) -> Vec<String> {
+        let held = self.store.entity(id);
+        let snapshot = self.state.snapshot();
+        let of = |(number, dataset): &(u32, Arc<Dataset>)| {
+            let own = held.as_ref().filter(|held| held.dataset == *number).map(|held| held.number);
+            let plain = self.subject(*number, dataset, id, None);
+            [plain, self.subject(*number, dataset, id, own)]
+        };
+        snapshot.datasets.values().flat_map(of).collect()
+    }
+}

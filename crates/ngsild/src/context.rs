@@ -1,0 +1,272 @@
+//! JSON-LD contexts, as far as NGSI-LD uses them (ETSI GS CIM 009 clause 5.5.7): terms, prefixes
+//! and a vocabulary. The core context is built in; others are handed in by a lookup, so that
+//! nothing is ever fetched from here.
+
+use model::{Name, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The core context that answers name.
+pub const CORE_CONTEXT: &str = "https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.8.jsonld";
+
+/// Most terms one context may define.
+pub const MAX_TERMS: usize = 10_000;
+/// Most contexts inside one another.
+pub const MAX_DEPTH: usize = 8;
+
+/// Whether this URL is a version of the core context.
+pub fn is_core_context(url: &str) -> bool {
+    [
+        "https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context",
+        "http://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context",
+    ]
+    .iter()
+    .any(|prefix| url.starts_with(prefix) && url.ends_with(".jsonld"))
+}
+
+/// Why a context cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContextError {
+    #[error(
+        "the context `{0}` is not known here and is never fetched; \
+         ask the operator to add it to `[contexts]`, or send it inline"
+    )]
+    Unknown(String),
+    #[error("`@context` holds {0}, where a URL, an object or a list of them belongs")]
+    WrongKind(&'static str),
+    #[error("the context defines more than {MAX_TERMS} terms")]
+    TooManyTerms,
+    #[error("contexts lie more than {MAX_DEPTH} deep in one another")]
+    TooDeep,
+}
+
+/// Terms and what they stand for, both ways.
+#[derive(Debug, Default)]
+pub struct Context {
+    /// As given, to be answered with; null for the core context alone.
+    source: Value2,
+    terms: HashMap<String, String>,
+    back: HashMap<String, String>,
+    vocabulary: Option<String>,
+}
+
+#[derive(Debug)]
+struct Value2(Value);
+
+impl Default for Value2 {
+    fn default() -> Self {
+        Value2(Value::Null)
+    }
+}
+
+impl Context {
+    /// The core context alone.
+    pub fn core() -> Arc<Context> {
+        static CORE: std::sync::OnceLock<Arc<Context>> = std::sync::OnceLock::new();
+        CORE.get_or_init(|| Arc::new(Context::default())).clone()
+    }
+
+    /// Reads the value of `@context`; `lookup` gives the documents behind URLs.
+    ///
+    /// # Errors
+    /// When a URL is unknown or the value has another form.
+    pub fn parse(
+        source: &Value,
+        lookup: &dyn Fn(&str) -> Option<Value>,
+    ) -> Result<Arc<Context>, ContextError> {
+        let mut context = Context { source: Value2(source.clone()), ..Context::default() };
+        context.add(source, lookup, 0)?;
+        if context.terms.is_empty() && context.vocabulary.is_none() {
+            return Ok(Context::core());
+        }
+        context.resolve();
+        Ok(Arc::new(context))
+    }
+
+    fn add(
+        &mut self,
+        source: &Value,
+        lookup: &dyn Fn(&str) -> Option<Value>,
+        depth: usize,
+    ) -> Result<(), ContextError> {
+        if depth > MAX_DEPTH {
+            return Err(ContextError::TooDeep);
+        }
+        match source {
+            Value::Null => Ok(()),
+            Value::Text(url) if is_core_context(url) => Ok(()),
+            Value::Text(url) => {
+                let document = lookup(url).ok_or_else(|| ContextError::Unknown(url.clone()))?;
+                let inner = document.get("@context").cloned().unwrap_or(document);
+                self.add(&inner, lookup, depth + 1)
+            }
+            Value::List(items) => {
+                items.iter().try_for_each(|item| self.add(item, lookup, depth + 1))
+            }
+            Value::Map(entries) => {
+                for (term, meaning) in entries {
+                    self.define(term, meaning);
+                }
+                if self.terms.len() > MAX_TERMS { Err(ContextError::TooManyTerms) } else { Ok(()) }
+            }
+            Value::Bool(_) => Err(ContextError::WrongKind("true or false")),
+            Value::Integer(_) | Value::Real(_) => Err(ContextError::WrongKind("a number")),
+        }
+    }
+
+    fn define(&mut self, term: &str, meaning: &Value) {
+        let iri = match meaning {
+            Value::Text(iri) => Some(iri.as_str()),
+            Value::Map(_) => meaning.get("@id").and_then(Value::as_text),
+            _ => None,
+        };
+        match (term, iri) {
+            ("@vocab", Some(iri)) => self.vocabulary = Some(iri.to_owned()),
+            (keyword, _) if keyword.starts_with('@') => {}
+            (term, Some(iri)) if !iri.starts_with('@') => {
+                self.terms.insert(term.to_owned(), iri.to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// Expands compact IRIs inside the definitions, and makes the way back.
+    fn resolve(&mut self) {
+        for _ in 0..MAX_DEPTH {
+            let expanded: Vec<(String, String)> = self
+                .terms
+                .iter()
+                .filter_map(|(term, iri)| {
+                    let (prefix, rest) = iri.split_once(':')?;
+                    let base = self.terms.get(prefix).filter(|_| prefix != term)?;
+                    (!rest.starts_with("//")).then(|| (term.clone(), format!("{base}{rest}")))
+                })
+                .collect();
+            if expanded.is_empty() {
+                break;
+            }
+            self.terms.extend(expanded);
+        }
+        let mut terms: Vec<_> = self.terms.iter().collect();
+        terms.sort();
+        self.back = terms
+            .into_iter()
+            .rev()
+            .map(|(t, iri)| (Name::new(iri).as_str().to_owned(), t.clone()))
+            .collect();
+    }
+
+    /// Whether this is the core context alone.
+    pub fn is_core(&self) -> bool {
+        self.terms.is_empty() && self.vocabulary.is_none()
+    }
+
+    /// The context as it was given: null for the core context alone.
+    pub fn source(&self) -> &Value {
+        &self.source.0
+    }
+
+    /// The name a term, compact IRI or IRI stands for.
+    pub fn expand(&self, term: &str) -> Name {
+        if self.is_core() || matches!(term, "location" | "observationSpace" | "operationSpace") {
+            return Name::new(term);
+        }
+        if let Some(iri) = self.terms.get(term) {
+            return Name::new(iri);
+        }
+        if let Some((prefix, rest)) = term.split_once(':') {
+            return match self.terms.get(prefix) {
+                Some(base) if !rest.starts_with("//") => Name::new(&format!("{base}{rest}")),
+                _ => Name::new(term),
+            };
+        }
+        match &self.vocabulary {
+            Some(vocabulary) => Name::new(&format!("{vocabulary}{term}")),
+            None => Name::new(term),
+        }
+    }
+
+    /// The shortest way to write a name under this context.
+    pub fn compact<'a>(&'a self, name: &'a Name) -> std::borrow::Cow<'a, str> {
+        let text = name.as_str();
+        if self.is_core() {
+            return text.into();
+        }
+        if let Some(term) = self.back.get(text) {
+            return term.as_str().into();
+        }
+        if let Some(rest) = self.vocabulary.as_deref().and_then(|v| text.strip_prefix(v)) {
+            return rest.into();
+        }
+        if name.is_short() {
+            // A short term that this context gives another meaning must be written in full.
+            return if self.terms.contains_key(text) || self.vocabulary.is_some() {
+                name.iri().into()
+            } else {
+                text.into()
+            };
+        }
+        let prefixed = self.terms.iter().filter_map(|(prefix, base)| {
+            let rest = text.strip_prefix(base.as_str()).filter(|_| base.ends_with(['/', '#']))?;
+            Some((base.len(), format!("{prefix}:{rest}")))
+        });
+        match prefixed.max() {
+            Some((_, compact)) => compact.into(),
+            None => text.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(json: &str) -> Result<Arc<Context>, ContextError> {
+        Context::parse(&serde_json::from_str(json).unwrap(), &|url| {
+            (url == "https://city.example/c.jsonld").then(|| {
+                serde_json::from_str(r#"{"@context":{"tinggi":"https://city.example/level"}}"#)
+                    .unwrap()
+            })
+        })
+    }
+
+    #[test]
+    fn expands_and_compacts() {
+        let c = context(
+            r#"["https://city.example/c.jsonld",
+                {"s":"https://schema.org/","nama":"s:name","speed":{"@id":"https://x.example/speed","@type":"@id"}}]"#,
+        )
+        .unwrap();
+        let check = |term: &str, iri: &str| {
+            assert_eq!(c.expand(term).iri(), iri);
+            assert_eq!(c.compact(&c.expand(term)), term);
+        };
+        check("tinggi", "https://city.example/level");
+        check("nama", "https://schema.org/name");
+        check("s:address", "https://schema.org/address");
+        check("speed", "https://x.example/speed");
+        check("other", "https://uri.etsi.org/ngsi-ld/default-context/other");
+        check("location", "https://uri.etsi.org/ngsi-ld/location");
+        assert_eq!(
+            c.compact(&Name::new("speed")),
+            "https://uri.etsi.org/ngsi-ld/default-context/speed"
+        );
+    }
+
+    #[test]
+    fn refuses() {
+        let unknown = context(r#""https://evil.example/c.jsonld""#).unwrap_err();
+        assert!(unknown.to_string().contains("never fetched"));
+        assert_eq!(context("5").unwrap_err(), ContextError::WrongKind("a number"));
+        let mut deep = "null".to_owned();
+        for _ in 0..20 {
+            deep = format!("[{deep}]");
+        }
+        assert_eq!(context(&deep).unwrap_err(), ContextError::TooDeep);
+    }
+
+    #[test]
+    fn the_core_context_needs_no_lookup() {
+        assert!(context(&format!("[\"{CORE_CONTEXT}\"]")).unwrap().is_core());
+    }
+}

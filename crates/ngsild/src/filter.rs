@@ -1,0 +1,190 @@
+//! What a query asks for: ids, types, scopes, values, places (clauses 4.9, 4.10, 4.17, 4.19).
+
+use crate::{GeoQuery, Invalid, Q, context::Context};
+use model::{Entity, Name};
+
+/// Longest id pattern, in bytes.
+pub const MAX_ID_PATTERN_BYTES: usize = 1_024;
+/// Longest type or scope selection, in bytes.
+pub const MAX_SELECTION_BYTES: usize = 4_096;
+
+/// Which entities are asked for. Everything given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Any of these; empty: all.
+    pub ids: Vec<String>,
+    pub id_pattern: Option<regex::Regex>,
+    pub types: Option<TypeSelection>,
+    pub scopes: Option<ScopeSelection>,
+    pub q: Option<Q>,
+    pub geo: Option<GeoQuery>,
+    /// Any of these attributes must be there; empty: no matter.
+    pub attributes: Vec<Name>,
+}
+
+/// What the answer is ordered by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderKey {
+    pub attribute: Name,
+    pub descending: bool,
+}
+
+impl Filter {
+    /// Whether the entity, as it is seen through the lens, matches.
+    pub fn matches(&self, entity: &Entity) -> bool {
+        (self.ids.is_empty() || self.ids.contains(&entity.id))
+            && self.id_pattern.as_ref().is_none_or(|pattern| pattern.is_match(&entity.id))
+            && self.types.as_ref().is_none_or(|types| types.matches(&entity.types))
+            && self.scopes.as_ref().is_none_or(|scopes| scopes.matches(&entity.scopes))
+            && (self.attributes.is_empty()
+                || self.attributes.iter().any(|name| entity.attribute(name.as_str()).is_some()))
+            && self.q.as_ref().is_none_or(|q| q.matches(entity))
+            && self.geo.as_ref().is_none_or(|geo| geo.matches(entity))
+    }
+
+    /// Reads `idPattern`.
+    ///
+    /// # Errors
+    /// When it is too long or no pattern.
+    pub fn parse_id_pattern(text: &str) -> Result<regex::Regex, Invalid> {
+        if text.len() > MAX_ID_PATTERN_BYTES {
+            return Err(Invalid::data(
+                "?idPattern",
+                format!("is longer than {MAX_ID_PATTERN_BYTES} bytes"),
+            ));
+        }
+        regex::RegexBuilder::new(text)
+            .size_limit(crate::q::MAX_PATTERN_BYTES)
+            .build()
+            .map_err(|error| Invalid::data("?idPattern", format!("is no pattern: {error}")))
+    }
+}
+
+/// A selection of types: alternatives (`,` or `|`) of types that must all be there (`;`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeSelection(pub Vec<Vec<Name>>);
+
+impl TypeSelection {
+    /// Reads `A,B`, `A|B`, `A;B` and `(A;B)|C`.
+    ///
+    /// # Errors
+    /// When a name is missing or parentheses lie in one another.
+    pub fn parse(text: &str, context: &Context) -> Result<TypeSelection, Invalid> {
+        if text.len() > MAX_SELECTION_BYTES {
+            return Err(Invalid::data(
+                "?type",
+                format!("is longer than {MAX_SELECTION_BYTES} bytes"),
+            ));
+        }
+        let wrong = || {
+            Invalid::data("?type", format!("`{text}` is no selection such as `A,B` or `(A;B)|C`"))
+        };
+        let group = |group: &str| {
+            let inner = group.strip_prefix('(').and_then(|g| g.strip_suffix(')')).unwrap_or(group);
+            let name = |name: &str| {
+                let good = !name.is_empty() && !name.contains(['(', ')', ' ', '"', '<', '>']);
+                good.then(|| context.expand(name)).ok_or_else(wrong)
+            };
+            inner.split(';').map(name).collect::<Result<Vec<_>, _>>()
+        };
+        text.split([',', '|']).map(group).collect::<Result<_, _>>().map(TypeSelection)
+    }
+
+    /// Whether an entity with these types is selected.
+    pub fn matches(&self, types: &[Name]) -> bool {
+        self.0.iter().any(|group| group.iter().all(|wanted| types.contains(wanted)))
+    }
+}
+
+/// A selection of scopes: alternatives (`,` or `|`) of patterns that must all hold (`;`); `+` stands
+/// for one level, `#` at the end for any below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeSelection(Vec<Vec<Vec<String>>>);
+
+impl ScopeSelection {
+    /// Reads `scopeQ`.
+    ///
+    /// # Errors
+    /// When a pattern is no scope.
+    pub fn parse(text: &str) -> Result<ScopeSelection, Invalid> {
+        if text.len() > MAX_SELECTION_BYTES {
+            return Err(Invalid::data(
+                "?scopeQ",
+                format!("is longer than {MAX_SELECTION_BYTES} bytes"),
+            ));
+        }
+        let pattern = |pattern: &str| {
+            let levels: Vec<String> =
+                pattern.trim_start_matches('/').split('/').map(str::to_owned).collect();
+            let hash_inside = levels.iter().rev().skip(1).any(|level| level == "#");
+            if levels.iter().any(String::is_empty) || hash_inside {
+                let what =
+                    format!("`{pattern}` is no scope such as `/bandung/#` or `/bandung/+/river`");
+                return Err(Invalid::data("?scopeQ", what));
+            }
+            Ok(levels)
+        };
+        let group = |group: &str| {
+            let inner = group.strip_prefix('(').and_then(|g| g.strip_suffix(')')).unwrap_or(group);
+            inner.split(';').map(pattern).collect::<Result<Vec<_>, _>>()
+        };
+        text.split([',', '|']).map(group).collect::<Result<_, _>>().map(ScopeSelection)
+    }
+
+    /// Whether an entity with these scopes is selected.
+    pub fn matches(&self, scopes: &[String]) -> bool {
+        let holds =
+            |pattern: &Vec<String>| scopes.iter().any(|scope| scope_matches(pattern, scope));
+        self.0.iter().any(|group| group.iter().all(holds))
+    }
+}
+
+fn scope_matches(pattern: &[String], scope: &str) -> bool {
+    let mut levels = scope.trim_start_matches('/').split('/');
+    for wanted in pattern {
+        match (wanted.as_str(), levels.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types() {
+        let check = |selection: &str, types: &[&str]| {
+            let types: Vec<_> = types.iter().map(|t| Name::new(t)).collect();
+            TypeSelection::parse(selection, &Context::core()).unwrap().matches(&types)
+        };
+        assert!(check("A,B", &["B"]));
+        assert!(check("A|B", &["A"]));
+        assert!(check("(A;B)|C", &["A", "B"]));
+        assert!(!check("(A;B)|C", &["A"]));
+        assert!(check("(A;B)|C", &["C"]));
+        for bad in ["", "A,,B", "((A)", "A B"] {
+            assert!(TypeSelection::parse(bad, &Context::core()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn scopes() {
+        let check = |selection: &str, scope: &str| {
+            ScopeSelection::parse(selection).unwrap().matches(&[scope.to_owned()])
+        };
+        assert!(check("/a/b", "/a/b"));
+        assert!(!check("/a", "/a/b"));
+        assert!(check("/a/#", "/a/b/c"));
+        assert!(check("/a/#", "/a"));
+        assert!(check("/+/b", "/a/b"));
+        assert!(check("/x,/a/b", "/a/b"));
+        assert!(!check("/a/b;/x", "/a/b"));
+        assert!(ScopeSelection::parse("/a//b").is_err());
+        assert!(ScopeSelection::parse("/#/b").is_err());
+    }
+}

@@ -1,0 +1,23 @@
+//! The NGSI-LD language (ETSI GS CIM 009 V1.8.1): parse, check, expand and compact, queries and
+//! representations. Nothing here stores or sends anything, or asks who may.
+
+mod context;
+mod filter;
+mod geo;
+mod invalid;
+mod parse;
+mod q;
+mod render;
+mod temporal;
+
+pub use context::{CORE_CONTEXT, Context, ContextError, is_core_context};
+pub use filter::{Filter, OrderKey, ScopeSelection, TypeSelection};
+pub use geo::{GeoQuery, Georel, place_of};
+pub use invalid::Invalid;
+pub use parse::{Form, check_uri, parse_attribute, parse_entity, parse_fragment, parse_json};
+pub use q::{Q, parse_q};
+pub use render::{
+    Options, Representation, render_entity, render_feature, render_instance, render_value,
+    write_text,
+};
+pub use temporal::{Aggregate, Aggregation, TemporalQuery, parse_duration};

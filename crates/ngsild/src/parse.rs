@@ -1,0 +1,396 @@
+//! Entities and attributes from JSON: normalized, concise and simplified (clauses 4.5, 5.2.4).
+
+use crate::{Context, Invalid, geo};
+use model::{Attribute, Content, Entity, Instance, Name, Time, Value};
+
+/// Most attributes of one entity.
+pub const MAX_ATTRIBUTES: usize = 1_000;
+/// Attributes of attributes lie at most this deep.
+pub const MAX_PARTS_DEPTH: usize = 4;
+/// Longest id, name or unit, in bytes.
+pub const MAX_NAME_BYTES: usize = 1_024;
+/// JSON may lie at most this deep.
+pub const MAX_JSON_DEPTH: usize = 64;
+/// The text that stands for null in a patch (clause 4.5.0).
+pub const NGSILD_NULL: &str = "urn:ngsi-ld:null";
+
+/// Which forms of attributes are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Normalized or concise.
+    Full,
+    /// Simplified: every value is the value itself.
+    Simplified,
+    /// Whatever can be understood: what devices send.
+    Any,
+}
+
+/// Reads JSON.
+///
+/// # Errors
+/// When it is none, or lies too deep, with line and column.
+pub fn parse_json(bytes: &[u8]) -> Result<Value, Invalid> {
+    let mut depth = 0usize;
+    let mut in_text = false;
+    let mut escaped = false;
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => depth += 1,
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_JSON_DEPTH {
+            return Err(Invalid::request(
+                "",
+                format!("the JSON is more than {MAX_JSON_DEPTH} deep"),
+            ));
+        }
+    }
+    serde_json::from_slice(bytes)
+        .map_err(|error| Invalid::request("", format!("no valid JSON: {error}")))
+}
+
+/// Checks that a text is an absolute URI (RFC 3986 clause 4.3, loosely).
+///
+/// # Errors
+/// When it has no scheme, or holds a space, a control or a delimiter that URIs do not have.
+pub fn check_uri(text: &str, place: &str) -> Result<(), Invalid> {
+    let scheme_end = text.find(':').unwrap_or(0);
+    let scheme = &text.as_bytes()[..scheme_end];
+    let good_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b));
+    let bad = |c: char| c.is_control() || c.is_whitespace() || "<>\"{}|\\^`".contains(c);
+    if !good_scheme || text.len() == scheme_end + 1 || text.contains(bad) {
+        let shown: String = text.chars().take(80).collect();
+        return Err(Invalid::data(
+            place,
+            format!("`{shown}` is no URI such as `urn:ngsi-ld:Vehicle:1`"),
+        ));
+    }
+    if text.len() > MAX_NAME_BYTES {
+        return Err(Invalid::data(place, format!("the URI is longer than {MAX_NAME_BYTES} bytes")));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), Invalid> {
+    let bad = |c: char| c.is_control() || c.is_whitespace() || "<>\"'=;()[]{}|\\^`,?&".contains(c);
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(bad) {
+        let shown: String = name.chars().take(40).collect();
+        return Err(Invalid::data(
+            "",
+            format!("`{shown}` is no name: letters, digits, `_`, `-`, `.` or an IRI"),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a whole entity: id and type are needed.
+///
+/// # Errors
+/// What does not fit, with its place.
+pub fn parse_entity(value: &Value, context: &Context, form: Form) -> Result<Entity, Invalid> {
+    let entity = parse_fragment(value, context, form)?;
+    if entity.id.is_empty() {
+        return Err(Invalid::data("/id", "is missing"));
+    }
+    if entity.types.is_empty() {
+        return Err(Invalid::data("/type", "is missing"));
+    }
+    Ok(entity)
+}
+
+/// Reads part of an entity: id and type may be missing (empty), `urn:ngsi-ld:null` becomes
+/// [`Content::Null`].
+///
+/// # Errors
+/// What does not fit, with its place.
+pub fn parse_fragment(value: &Value, context: &Context, form: Form) -> Result<Entity, Invalid> {
+    let Value::Map(entries) = value else {
+        return Err(Invalid::data("", "an entity is a JSON object"));
+    };
+    if entries.len() > MAX_ATTRIBUTES {
+        return Err(Invalid::data(
+            "",
+            format!("an entity has at most {MAX_ATTRIBUTES} attributes"),
+        ));
+    }
+    let mut entity = Entity {
+        id: String::new(),
+        types: Vec::new(),
+        scopes: Vec::new(),
+        created: Time::default(),
+        modified: Time::default(),
+        attributes: Vec::with_capacity(entries.len()),
+    };
+    for (key, value) in entries {
+        match key.as_str() {
+            "id" | "@id" => {
+                let id = value.as_text().ok_or_else(|| Invalid::data("/id", "is no text"))?;
+                check_uri(id, "/id")?;
+                entity.id = id.to_owned();
+            }
+            "type" | "@type" => entity.types = parse_types(value, context)?,
+            "scope" => entity.scopes = parse_scopes(value)?,
+            "@context" | "createdAt" | "modifiedAt" | "deletedAt" => {}
+            name => {
+                let attribute = check_name(name)
+                    .and_then(|()| parse_attribute(context.expand(name), value, context, form))
+                    .map_err(|invalid| invalid.inside(name))?;
+                if entity.attribute(attribute.name.as_str()).is_some() {
+                    return Err(
+                        Invalid::data("", "occurs twice under different names").inside(name)
+                    );
+                }
+                entity.attributes.push(attribute);
+            }
+        }
+    }
+    Ok(entity)
+}
+
+fn parse_types(value: &Value, context: &Context) -> Result<Vec<Name>, Invalid> {
+    let mut types = Vec::new();
+    for item in value.items() {
+        let text = item.as_text().ok_or_else(|| Invalid::data("/type", "is no text"))?;
+        check_name(text).map_err(|invalid| invalid.inside("type"))?;
+        let name = context.expand(text);
+        if !types.contains(&name) {
+            types.push(name);
+        }
+    }
+    if types.is_empty() { Err(Invalid::data("/type", "is empty")) } else { Ok(types) }
+}
+
+fn parse_scopes(value: &Value) -> Result<Vec<String>, Invalid> {
+    let scope = |item: &Value| {
+        let text = item.as_text().unwrap_or_default();
+        let good = |level: &str| {
+            !level.is_empty() && level.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+        };
+        let path = text.trim_start_matches('/');
+        if path.split('/').all(good) {
+            Ok(format!("/{path}"))
+        } else {
+            Err(Invalid::data("/scope", format!("`{text}` is no scope such as `/bandung/coblong`")))
+        }
+    };
+    value.items().iter().map(scope).collect()
+}
+
+/// Reads one attribute: one instance, or a list of them with different `datasetId`s.
+///
+/// # Errors
+/// What does not fit, with its place inside the attribute.
+pub fn parse_attribute(
+    name: Name,
+    value: &Value,
+    context: &Context,
+    form: Form,
+) -> Result<Attribute, Invalid> {
+    let is_instance = |item: &Value| reserved_member(item).is_some() || kind_of(item).is_some();
+    let instances = match value {
+        Value::List(items)
+            if form != Form::Simplified && !items.is_empty() && items.iter().all(is_instance) =>
+        {
+            let mut instances: Vec<Instance> = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                let instance = parse_instance(item, context, form, 0)
+                    .map_err(|invalid| invalid.inside(&index.to_string()))?;
+                if instances.iter().any(|other| other.instance_id == instance.instance_id) {
+                    let what = "two instances have the same `datasetId`";
+                    return Err(Invalid::data(format!("/{index}/datasetId"), what));
+                }
+                instances.push(instance);
+            }
+            instances
+        }
+        one => vec![parse_instance(one, context, form, 0)?],
+    };
+    Ok(Attribute { name, instances })
+}
+
+const KINDS: [&str; 8] = [
+    "Property",
+    "Relationship",
+    "GeoProperty",
+    "LanguageProperty",
+    "JsonProperty",
+    "VocabProperty",
+    "ListProperty",
+    "ListRelationship",
+];
+const MEMBERS: [&str; 8] =
+    ["value", "object", "value", "languageMap", "json", "vocab", "valueList", "objectList"];
+
+/// The kind that an object's `type` names, as an index into [`KINDS`].
+fn kind_of(value: &Value) -> Option<usize> {
+    let named = value.get("type").or_else(|| value.get("@type"))?.as_text()?;
+    KINDS.iter().position(|kind| *kind == named)
+}
+
+/// The kind that a concise object's members tell.
+fn reserved_member(value: &Value) -> Option<usize> {
+    [1, 3, 4, 5, 6, 7, 0].into_iter().find(|kind| value.get(MEMBERS[*kind]).is_some())
+}
+
+fn parse_instance(
+    value: &Value,
+    context: &Context,
+    form: Form,
+    depth: usize,
+) -> Result<Instance, Invalid> {
+    if depth > MAX_PARTS_DEPTH {
+        return Err(Invalid::data("", format!("attributes lie more than {MAX_PARTS_DEPTH} deep")));
+    }
+    let plain = |value: &Value| {
+        if geo::is_geometry(value) {
+            geo::check_geometry(value)?;
+            return Ok(Instance::of(Content::GeoProperty(value.clone())));
+        }
+        match value {
+            Value::Text(text) if text == NGSILD_NULL => Ok(Instance::of(Content::Null)),
+            Value::Null => {
+                Err(Invalid::data("", format!("is null; to delete it, send `{NGSILD_NULL}`")))
+            }
+            value => Ok(Instance::of(Content::Property(value.clone()))),
+        }
+    };
+    if form == Form::Simplified || !matches!(value, Value::Map(_)) || geo::is_geometry(value) {
+        return plain(value);
+    }
+    let kind = match (kind_of(value), reserved_member(value)) {
+        (Some(kind), _) => kind,
+        (None, Some(0)) if value.get("value").is_some_and(geo::is_geometry) => 2,
+        (None, Some(kind)) if value.get("type").is_none() => kind,
+        (None, _) if form == Form::Any => return plain(value),
+        (None, _) => {
+            let what = match value.get("type").and_then(Value::as_text) {
+                Some(other) => format!("type `{other}` is none of: {}", KINDS.join(", ")),
+                None => "has neither `value` nor another member that makes it an attribute".into(),
+            };
+            return Err(Invalid::data("", what));
+        }
+    };
+    let member = MEMBERS[kind];
+    let Some(content) = value.get(member) else {
+        return Err(Invalid::data(
+            format!("/{member}"),
+            format!("is missing from this {}", KINDS[kind]),
+        ));
+    };
+    let mut instance = Instance::of(
+        parse_content(kind, content, value, context).map_err(|invalid| invalid.inside(member))?,
+    );
+    for (key, value) in value.entries() {
+        match key.as_str() {
+            "type"
+            | "@type"
+            | "createdAt"
+            | "modifiedAt"
+            | "deletedAt"
+            | "instanceId"
+            | "objectType"
+            | "previousValue"
+            | "previousObject"
+            | "previousLanguageMap" => {}
+            key if key == member => {}
+            "observedAt" => instance.observed_at = Some(parse_time(value, "/observedAt")?),
+            "unitCode" => instance.unit = Some(parse_text(value, "/unitCode")?),
+            "datasetId" => {
+                let id = parse_text(value, "/datasetId")?;
+                check_uri(&id, "/datasetId")?;
+                instance.instance_id = (id != "@none").then_some(id);
+            }
+            name => {
+                check_name(name).map_err(|invalid| invalid.inside(name))?;
+                let part = parse_instance(value, context, form, depth + 1)
+                    .map_err(|invalid| invalid.inside(name))?;
+                instance.parts.push((context.expand(name), part));
+            }
+        }
+    }
+    Ok(instance)
+}
+
+fn parse_text(value: &Value, place: &str) -> Result<String, Invalid> {
+    match value {
+        Value::Text(text) if !text.is_empty() && text.len() <= MAX_NAME_BYTES => Ok(text.clone()),
+        _ => Err(Invalid::data(place, "is no text, or empty, or too long")),
+    }
+}
+
+fn parse_time(value: &Value, place: &str) -> Result<Time, Invalid> {
+    let text = value.as_text().ok_or_else(|| Invalid::data(place, "is no text"))?;
+    Time::parse(text).map_err(|error| Invalid::data(place, error.to_string()))
+}
+
+fn parse_content(
+    kind: usize,
+    content: &Value,
+    whole: &Value,
+    context: &Context,
+) -> Result<Content, Invalid> {
+    if content.as_text() == Some(NGSILD_NULL) {
+        return Ok(Content::Null);
+    }
+    let uris = |value: &Value| -> Result<Vec<String>, Invalid> {
+        let uri = |item: &Value| {
+            let item = item.get("object").unwrap_or(item);
+            let text = item.as_text().ok_or_else(|| Invalid::data("", "is no URI"))?;
+            check_uri(text, "").map(|()| text.to_owned())
+        };
+        value.items().iter().map(uri).collect()
+    };
+    match KINDS[kind] {
+        "Property" if *content == Value::Null => Err(Invalid::data("", "is null")),
+        "Property" => Ok(Content::Property(content.clone())),
+        "GeoProperty" => {
+            geo::check_geometry(content)?;
+            Ok(Content::GeoProperty(content.clone()))
+        }
+        "Relationship" => Ok(Content::Relationship {
+            objects: uris(content)?,
+            many: matches!(content, Value::List(_)),
+            object_types: match whole.get("objectType") {
+                Some(types) => parse_types(types, context)?,
+                None => Vec::new(),
+            },
+        }),
+        "LanguageProperty" => match content {
+            Value::Map(entries)
+                if entries.iter().all(|(_, v)| {
+                    v.as_text().is_some()
+                        || matches!(v, Value::List(l) if l.iter().all(|i| i.as_text().is_some()))
+                }) && !entries.is_empty() =>
+            {
+                Ok(Content::LanguageProperty(entries.clone()))
+            }
+            _ => Err(Invalid::data(
+                "",
+                "is no object of texts by language, such as `{\"id\": \"sungai\"}`",
+            )),
+        },
+        "JsonProperty" => Ok(Content::JsonProperty(content.clone())),
+        "VocabProperty" => {
+            let word = |item: &Value| {
+                item.as_text()
+                    .map(|t| context.expand(t))
+                    .ok_or_else(|| Invalid::data("", "is no text"))
+            };
+            let words = content.items().iter().map(word).collect::<Result<_, _>>()?;
+            Ok(Content::VocabProperty { words, many: matches!(content, Value::List(_)) })
+        }
+        "ListProperty" => match content {
+            Value::List(items) => Ok(Content::ListProperty(items.clone())),
+            _ => Err(Invalid::data("", "is no list")),
+        },
+        _ => match content {
+            Value::List(_) => Ok(Content::ListRelationship(uris(content)?)),
+            _ => Err(Invalid::data("", "is no list")),
+        },
+    }
+}

@@ -1,0 +1,50 @@
+//! What handlers share, and the router over the table of routes.
+
+use crate::routes::ROUTES;
+use axum::Router;
+use axum::response::Response;
+use courier::Courier;
+use hub::Hub;
+use std::sync::Arc;
+
+/// What handlers share.
+pub struct App {
+    pub hub: Arc<Hub>,
+    pub courier: Arc<Courier>,
+    /// The address clients use, without a trailing slash.
+    pub base_url: String,
+    /// Set when all doors answer.
+    pub ready: std::sync::atomic::AtomicBool,
+}
+
+/// Every route of the table, with headers that hold for all.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        router = router.route(route.path, (route.handler)());
+    }
+    router
+        .fallback(crate::ops::not_found)
+        .method_not_allowed_fallback(crate::ops::not_allowed)
+        .layer(axum::middleware::map_response(harden))
+        .with_state(app)
+}
+
+/// Headers that make browsers careful, on everything.
+async fn harden(mut response: Response) -> Response {
+    use axum::http::{HeaderValue, header};
+    let headers = response.headers_mut();
+    let mut set = |name, value| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(header::CACHE_CONTROL, "no-store");
+    set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    set(
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    );
+    response
+}

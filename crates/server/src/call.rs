@@ -1,0 +1,233 @@
+//! One request as a handler gets it: who calls, with which parameters, context and body. Everything
+//! that all handlers need is checked here, before them.
+
+use crate::app::App;
+use crate::limits::{BODY_TIMEOUT_S, MAX_BODY_BYTES};
+use crate::params::{Params, decode};
+use crate::problem::Problem;
+use axum::extract::{FromRequest, RawPathParams, Request};
+use axum::http::{HeaderMap, header};
+use axum::{RequestExt, body::Bytes};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hub::{Hub, Source};
+use model::{Credential, Session, Value, Zone};
+use ngsild::{Context, Invalid};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The relation of a link to a context (JSON-LD 1.1 clause 6.1).
+const CONTEXT_RELATION: &str = "http://www.w3.org/ns/json-ld#context";
+
+/// One request.
+pub struct Call {
+    pub app: Arc<App>,
+    pub session: Session,
+    pub params: Params,
+    pub headers: HeaderMap,
+    pub source: Source,
+    pub body: Bytes,
+    path: Vec<(String, String)>,
+}
+
+/// Where a client connects from, put there by the door.
+#[derive(Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// The zone and the block of an address.
+pub fn source_of(address: IpAddr) -> Source {
+    let canonical = address.to_canonical();
+    let (zone, block) = match canonical {
+        IpAddr::V4(v4) => {
+            let zone = match v4 {
+                v4 if v4.is_loopback() => Zone::Local,
+                v4 if v4.is_private() => Zone::City,
+                _ => Zone::Outside,
+            };
+            let [a, b, c, _] = v4.octets();
+            (zone, format!("{a}.{b}.{c}.0/24"))
+        }
+        IpAddr::V6(v6) => {
+            let zone = match v6 {
+                v6 if v6.is_loopback() => Zone::Local,
+                v6 if v6.is_unique_local() => Zone::City,
+                _ => Zone::Outside,
+            };
+            let [a, b, c, ..] = v6.segments();
+            (zone, format!("{a:x}:{b:x}:{c:x}::/48"))
+        }
+    };
+    Source { zone, block, browser: None }
+}
+
+impl FromRequest<Arc<App>> for Call {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Call, Problem> {
+        let peer =
+            request.extensions().get::<Peer>().map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
+        let source = source_of(peer);
+        let path = request.extract_parts::<RawPathParams>().await.map_or_else(
+            |_| Vec::new(),
+            |params| params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        );
+        let headers = request.headers().clone();
+        let session = session_of(&app.hub, &headers, &source)?;
+        let params = Params::parse(request.uri().query().unwrap_or_default())?;
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        let too_large = || Problem::too_large(format!("a body has at most {MAX_BODY_BYTES} bytes"));
+        if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+            // A little more is read and thrown away, so that the client hears the answer.
+            let rest = Limited::new(request.into_body(), 2 * MAX_BODY_BYTES);
+            drop(tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), drain(rest)).await);
+            return Err(too_large());
+        }
+        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+        let body = match tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), body).await {
+            Err(_) => return Err(Problem::slow("the body did not arrive in time")),
+            Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+                return Err(too_large());
+            }
+            Ok(Err(_)) => return Err(Invalid::request("", "the body broke off").into()),
+            Ok(Ok(body)) => body.to_bytes(),
+        };
+        Ok(Call { app: app.clone(), session, params, headers, source, body, path })
+    }
+}
+
+/// Reads a body and keeps nothing of it.
+async fn drain(mut body: Limited<axum::body::Body>) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// The session that the headers stand for.
+fn session_of(hub: &Hub, headers: &HeaderMap, source: &Source) -> Result<Session, Problem> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str());
+    let purpose = match text("tanggul-purpose") {
+        None => None,
+        Some(Ok(purpose)) if !purpose.is_empty() && purpose.len() <= 100 => Some(purpose),
+        Some(_) => {
+            return Err(Invalid::request(
+                "Tanggul-Purpose",
+                "is no purpose such as `flood-response`",
+            )
+            .into());
+        }
+    };
+    let credential = match text("authorization") {
+        None => Credential::None,
+        Some(Ok(value)) if value.len() <= 4_096 => match value.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Credential::Bearer(token.trim().to_owned())
+            }
+            _ => {
+                return Err(hub::HubError::Unauthenticated(
+                    "send `Authorization: Bearer TOKEN`".into(),
+                )
+                .into());
+            }
+        },
+        Some(_) => {
+            return Err(hub::HubError::Unauthenticated(
+                "the Authorization header is no text, or too long".into(),
+            )
+            .into());
+        }
+    };
+    Ok(hub.open(&credential, source, purpose)?)
+}
+
+impl Call {
+    /// A part of the path.
+    pub fn path(&self, name: &str) -> String {
+        self.path
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
+    }
+
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The media type of the body, without parameters.
+    fn media_type(&self) -> &str {
+        let value = self.header("content-type").unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The body as JSON; its media type must say that it is.
+    ///
+    /// # Errors
+    /// When it is of another type or no JSON.
+    pub fn json(&self) -> Result<Value, Problem> {
+        match self.media_type() {
+            "application/json" | "application/ld+json" | "application/merge-patch+json" => {}
+            other => {
+                let what = format!(
+                    "`{other}` is none of: application/json, application/ld+json, application/merge-patch+json"
+                );
+                return Err(Problem::unsupported_type(what));
+            }
+        }
+        Ok(ngsild::parse_json(&self.body)?)
+    }
+
+    /// The URL of the context in the `Link` header, if there is one.
+    fn linked_context(&self) -> Option<String> {
+        let link = self.header("link")?;
+        link.split(',').find(|part| part.contains(CONTEXT_RELATION)).and_then(|part| {
+            let url = part.trim().strip_prefix('<')?.split_once('>')?.0;
+            Some(url.to_owned())
+        })
+    }
+
+    /// The context of the request, and the value it came from: inline for `application/ld+json`,
+    /// linked otherwise, the core context if neither (clause 6.3.5).
+    ///
+    /// # Errors
+    /// When both are given, none is where one must be, or it is not known.
+    pub fn context(&self, body: Option<&Value>) -> Result<(Arc<Context>, Value), Problem> {
+        let linked = self.linked_context();
+        let first = match body {
+            Some(Value::List(items)) => items.first(),
+            other => other,
+        };
+        let inline = first.and_then(|body| body.get("@context"));
+        let source = match (self.media_type() == "application/ld+json", inline, linked) {
+            (true, _, Some(_)) => {
+                return Err(Invalid::data(
+                    "Link",
+                    "goes with application/json, not with application/ld+json",
+                )
+                .into());
+            }
+            (true, None, None) if body.is_some() => {
+                return Err(
+                    Invalid::data("/@context", "is missing from application/ld+json").into()
+                );
+            }
+            (true, Some(inline), None) => inline.clone(),
+            (true, None, None) => Value::Null,
+            (false, Some(_), _) => {
+                return Err(Invalid::data(
+                    "/@context",
+                    "goes with application/ld+json, not with application/json",
+                )
+                .into());
+            }
+            (false, None, Some(url)) => Value::Text(url),
+            (false, None, None) => Value::Null,
+        };
+        Ok((self.app.hub.context(&source)?, source))
+    }
+
+    /// A part of the path that names an attribute or type, expanded.
+    pub fn name(&self, part: &str, context: &Context) -> model::Name {
+        context.expand(&decode(&self.path(part).replace('+', "%2B")).unwrap_or_default())
+    }
+}

@@ -1,0 +1,213 @@
+//! Listening: TLS, connection limits, time limits.
+
+use crate::app::{App, router};
+use crate::call::Peer;
+use crate::limits::{
+    HANDSHAKE_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_HEAD_BYTES, MAX_HTTP_CONNECTIONS, MAX_MQTT_CONNECTIONS,
+};
+use crate::mqtt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+/// Certificate chain and key, as PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles<'a> {
+    pub certificates: &'a Path,
+    pub key: &'a Path,
+}
+
+/// The doors, before they open.
+pub struct Doors {
+    pub app: Arc<App>,
+    pub https: TcpListener,
+    pub mqtts: TcpListener,
+}
+
+/// Open doors; [`Listening::close`] closes them.
+pub struct Listening {
+    stop: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// TLS 1.3 (and 1.2 where configured) for a door.
+fn tls(
+    files: &TlsFiles<'_>,
+    protocols: &[&[u8]],
+    allow_tls12: bool,
+) -> std::io::Result<TlsAcceptor> {
+    let other = |error: String| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+    let certificates = CertificateDer::pem_file_iter(files.certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| other(format!("{}: {error}", files.certificates.display())))?;
+    let key = PrivateKeyDer::from_pem_file(files.key)
+        .map_err(|error| other(format!("{}: {error}", files.key.display())))?;
+    let versions: &[&rustls::SupportedProtocolVersion] =
+        if allow_tls12 { rustls::ALL_VERSIONS } else { &[&rustls::version::TLS13] };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| other(error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(|error| other(error.to_string()))?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+impl Doors {
+    /// Opens both doors.
+    ///
+    /// # Errors
+    /// When the certificate or key cannot be used.
+    pub fn open(self, files: &TlsFiles<'_>, allow_tls12: bool) -> std::io::Result<Listening> {
+        let (stop, stopped) = watch::channel(false);
+        let https = tls(files, &[b"h2", b"http/1.1"], allow_tls12)?;
+        let mqtts = tls(files, &[b"mqtt"], allow_tls12)?;
+        // MQTT clients that know no ALPN must get in, those that say `mqtt` too.
+        let service = router(self.app.clone());
+        let app = self.app.clone();
+        let http = accept(
+            self.https,
+            https,
+            MAX_HTTP_CONNECTIONS,
+            stopped.clone(),
+            move |stream, peer, stopped| {
+                let service = service.clone();
+                async move { serve_http(stream, peer, service, stopped).await }
+            },
+        );
+        let mqtt = accept(
+            self.mqtts,
+            mqtts,
+            MAX_MQTT_CONNECTIONS,
+            stopped,
+            move |stream, peer, stopped| {
+                let app = app.clone();
+                async move { mqtt::serve(stream, peer, app, stopped).await }
+            },
+        );
+        Ok(Listening { stop, tasks: vec![tokio::spawn(http), tokio::spawn(mqtt)] })
+    }
+}
+
+impl Listening {
+    /// Stops taking connections, lets requests under way end, and closes.
+    pub async fn close(self) {
+        // Fails only when every task has ended already.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            drop(tokio::time::timeout(Duration::from_secs(5), task).await);
+        }
+    }
+}
+
+type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+
+async fn accept<F, Fut>(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    most: usize,
+    mut stopped: watch::Receiver<bool>,
+    serve: F,
+) where
+    F: Fn(Stream, SocketAddr, watch::Receiver<bool>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(most));
+    // Every connection holds a share.
+    let connections = Arc::new(());
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file handles, mostly: others must end first.
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (tls, serve, stopped, held) =
+            (tls.clone(), serve.clone(), stopped.clone(), connections.clone());
+        tokio::spawn(async move {
+            let _place = (place, held);
+            drop(stream.set_nodelay(true));
+            let handshake =
+                tokio::time::timeout(Duration::from_secs(HANDSHAKE_TIMEOUT_S), tls.accept(stream));
+            if let Ok(Ok(stream)) = handshake.await {
+                serve(stream, peer, stopped).await;
+            }
+        });
+    }
+    drop(listener);
+    // Wait until every connection has let go of its share.
+    while Arc::strong_count(&connections) > 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Some clients end collections with a slash, which the standard does not write.
+fn trim_slash(uri: &mut hyper::Uri) {
+    let path = uri.path();
+    if !path.starts_with("/ngsi-ld/") || !path.ends_with('/') {
+        return;
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let trimmed = format!("{}{query}", path.trim_end_matches('/'));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = trimmed.parse().ok();
+    if let Ok(changed) = hyper::Uri::from_parts(parts) {
+        *uri = changed;
+    }
+}
+
+async fn serve_http(
+    stream: Stream,
+    peer: SocketAddr,
+    service: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        trim_slash(request.uri_mut());
+        tower::ServiceExt::oneshot(service.clone(), request)
+    });
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEAD_TIMEOUT_S))
+        .max_buf_size(MAX_HEAD_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_concurrent_streams(200)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        }
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            drop(tokio::time::timeout(Duration::from_secs(3), connection).await);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! One MQTT connection: authenticate, read what has come, write it together, acknowledge.
+
+use super::codec::{self, Connect, Malformed, Packet, Publish, Version, reason};
+use crate::app::App;
+use crate::call::source_of;
+use crate::limits::{MAX_MQTT_IN_FLIGHT, MAX_MQTT_PACKET_BYTES, MAX_MQTT_REFUSALS};
+use bytes::BytesMut;
+use hub::{HubError, ItemResult, Source};
+use model::{Attribute, Change, Content, Credential, Entity, Instance, Name, Session, Time, Value};
+use ngsild::{Context, Form, check_uri, parse_fragment, parse_json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
+
+/// Seconds until the CONNECT must have come.
+const CONNECT_TIMEOUT_S: u64 = 10;
+/// Keep-alive in seconds for clients that ask for none.
+const LONGEST_SILENCE_S: u64 = 3_600;
+
+type Stream = TlsStream<tokio::net::TcpStream>;
+
+struct Connection {
+    app: Arc<App>,
+    stream: Stream,
+    source: Source,
+    buffer: BytesMut,
+    out: Vec<u8>,
+    version: Version,
+    refusals: u32,
+}
+
+/// Serves one connection until it ends.
+pub async fn serve(
+    stream: Stream,
+    peer: SocketAddr,
+    app: Arc<App>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut connection = Connection {
+        app,
+        stream,
+        source: source_of(peer.ip()),
+        buffer: BytesMut::with_capacity(4_096),
+        out: Vec::new(),
+        version: Version::V5,
+        refusals: 0,
+    };
+    let connect =
+        tokio::time::timeout(Duration::from_secs(CONNECT_TIMEOUT_S), connection.connect());
+    let Ok(Some((connect, token))) = connect.await else { return };
+    let silence = match connect.keep_alive_s {
+        0 => LONGEST_SILENCE_S,
+        // Clause 3.1.2.10: one and a half times the keep-alive.
+        seconds => u64::from(seconds) * 3 / 2,
+    };
+    loop {
+        let more = tokio::select! {
+            more = tokio::time::timeout(Duration::from_secs(silence), connection.read()) => more,
+            _ = stopped.changed() => return connection.end(reason::SERVER_SHUTTING_DOWN).await,
+        };
+        match more {
+            Err(_) => return connection.end(reason::KEEP_ALIVE_TIMEOUT).await,
+            Ok(false) => return,
+            Ok(true) => {}
+        }
+        match connection.work(&token).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(Malformed(code, what)) => {
+                tracing::debug!(what, "an MQTT connection is closed");
+                return connection.end(code).await;
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads what has come; false when the client is gone.
+    async fn read(&mut self) -> bool {
+        self.buffer.reserve(4_096);
+        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(count) if count > 0)
+    }
+
+    async fn flush(&mut self) -> bool {
+        let sent =
+            self.stream.write_all(&self.out).await.is_ok() && self.stream.flush().await.is_ok();
+        self.out.clear();
+        sent
+    }
+
+    async fn end(&mut self, code: u8) {
+        codec::disconnect(&mut self.out, self.version, code);
+        self.flush().await;
+        drop(self.stream.shutdown().await);
+    }
+
+    /// Waits for the CONNECT and answers it; none when the client does not get in.
+    async fn connect(&mut self) -> Option<(Connect, String)> {
+        let packet = loop {
+            match codec::take(&mut self.buffer, self.version, MAX_MQTT_PACKET_BYTES) {
+                Ok(Some(packet)) => break packet,
+                Ok(None) if self.read().await => {}
+                Ok(None) => return None,
+                Err(Malformed(code, _)) => {
+                    codec::connack(&mut self.out, self.version, code, 0, 0);
+                    self.flush().await;
+                    return None;
+                }
+            }
+        };
+        let Packet::Connect(connect) = packet else { return None };
+        self.version = connect.version;
+        let token = connect
+            .password
+            .as_deref()
+            .and_then(|p| std::str::from_utf8(p).ok())
+            .unwrap_or_default();
+        let code = match self.session(token) {
+            Ok(session) if session.principal.kind == model::Kind::Public => reason::NOT_AUTHORIZED,
+            Ok(session)
+                if connect
+                    .username
+                    .as_deref()
+                    .is_none_or(|name| name == session.principal.login) =>
+            {
+                reason::SUCCESS
+            }
+            Ok(_) | Err(HubError::Unauthenticated(_)) => reason::NOT_AUTHORIZED,
+            Err(_) => reason::SERVER_UNAVAILABLE,
+        };
+        let token = token.to_owned();
+        let most = u32::try_from(MAX_MQTT_PACKET_BYTES).unwrap_or(u32::MAX);
+        let in_flight = u16::try_from(MAX_MQTT_IN_FLIGHT).unwrap_or(u16::MAX);
+        codec::connack(&mut self.out, self.version, code, most, in_flight);
+        let sent = self.flush().await;
+        (code == reason::SUCCESS && sent).then_some((connect, token))
+    }
+
+    /// The session of the token now: a revoked one ends here.
+    fn session(&self, token: &str) -> Result<Session, HubError> {
+        if token.is_empty() {
+            return Err(HubError::Unauthenticated("send the token as password".into()));
+        }
+        self.app.hub.open(&Credential::Bearer(token.to_owned()), &self.source, None)
+    }
+
+    /// Takes every packet that has come and answers; false when the client is done.
+    async fn work(&mut self, token: &str) -> Result<bool, Malformed> {
+        let mut publishes = Vec::new();
+        let mut done = false;
+        loop {
+            let packet = codec::take(&mut self.buffer, self.version, MAX_MQTT_PACKET_BYTES);
+            match packet {
+                Ok(Some(Packet::Publish(publish))) => publishes.push(publish),
+                Ok(Some(Packet::PingRequest)) => codec::ping_response(&mut self.out),
+                Ok(Some(Packet::Subscribe { packet_id, filters })) => {
+                    codec::refuse_filters(&mut self.out, self.version, packet_id, filters, true);
+                }
+                Ok(Some(Packet::Unsubscribe { packet_id, filters })) => {
+                    codec::refuse_filters(&mut self.out, self.version, packet_id, filters, false);
+                }
+                Ok(Some(Packet::Disconnect)) => done = true,
+                Ok(Some(Packet::Connect(_))) => {
+                    return Err(Malformed(reason::PROTOCOL_ERROR, "a second CONNECT"));
+                }
+                Ok(None) => break,
+                Err(malformed) => {
+                    // What came before it is written and acknowledged all the same.
+                    self.publish(token, std::mem::take(&mut publishes)).await?;
+                    self.flush().await;
+                    return Err(malformed);
+                }
+            }
+            if publishes.len() >= MAX_MQTT_IN_FLIGHT {
+                self.publish(token, std::mem::take(&mut publishes)).await?;
+            }
+        }
+        self.publish(token, publishes).await?;
+        Ok(self.flush().await && !done)
+    }
+
+    /// Writes messages together, in order, and acknowledges each once it is durable.
+    async fn publish(&mut self, token: &str, publishes: Vec<Publish>) -> Result<(), Malformed> {
+        if publishes.is_empty() {
+            return Ok(());
+        }
+        let session = self
+            .session(token)
+            .map_err(|_| Malformed(reason::NOT_AUTHORIZED, "the token ended"))?;
+        let mut rest = publishes.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            // Messages to the same dataset go into one commit.
+            let dataset = dataset_of(&first.topic).to_owned();
+            let mut group = vec![first];
+            while let Some(next) = rest.next_if(|next| dataset_of(&next.topic) == dataset) {
+                group.push(next);
+            }
+            self.publish_group(&session, &dataset, group).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_group(
+        &mut self,
+        session: &Session,
+        dataset: &str,
+        group: Vec<Publish>,
+    ) -> Result<(), Malformed> {
+        let mut changes = Vec::new();
+        // Of each message: its id, and either where its changes lie or what is wrong with it.
+        let mut messages = Vec::with_capacity(group.len());
+        for publish in group {
+            let start = changes.len();
+            let parsed = changes_of(&publish).map(|parsed| {
+                changes.extend(parsed);
+                start..changes.len()
+            });
+            messages.push((publish.qos, publish.packet_id, parsed));
+        }
+        let report = self.app.hub.write_into(session, Some(dataset), changes).await;
+        let report = report
+            .map_err(|_| Malformed(reason::SERVER_UNAVAILABLE, "the hub cannot keep it now"))?;
+        for (qos, packet_id, parsed) in messages {
+            let (code, why) = match parsed {
+                Err(why) => {
+                    let public_door = "mqtt";
+                    tracing::debug!(why, "a message cannot be read");
+                    self.app.hub.count_unknown(public_door, &session.principal.number.to_string());
+                    (reason::PAYLOAD_FORMAT_INVALID, why)
+                }
+                Ok(range) => worst(&report.results[range])?,
+            };
+            if code >= 0x80 {
+                self.refusals += 1;
+                if self.version == Version::V311 && self.refusals > MAX_MQTT_REFUSALS {
+                    return Err(Malformed(reason::QUOTA_EXCEEDED, "too many refused messages"));
+                }
+            }
+            if qos > 0 {
+                codec::puback(&mut self.out, self.version, packet_id, code, &why);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `in/<dataset>/...`: the dataset.
+fn dataset_of(topic: &str) -> &str {
+    topic.strip_prefix("in/").map_or("", |rest| rest.split('/').next().unwrap_or_default())
+}
+
+/// The code for a message: that of its worst change.
+fn worst(results: &[ItemResult]) -> Result<(u8, String), Malformed> {
+    let mut answer = (reason::SUCCESS, String::new());
+    for result in results {
+        let one = match result {
+            ItemResult::Done(_) => continue,
+            ItemResult::Quarantined(why) => (reason::SUCCESS, format!("quarantined: {why}")),
+            ItemResult::Refused(error) => {
+                let code = match error {
+                    HubError::Unauthenticated(_) | HubError::Forbidden(_) => reason::NOT_AUTHORIZED,
+                    HubError::Limit { .. } => reason::QUOTA_EXCEEDED,
+                    HubError::Conflict(_) => reason::TOPIC_NAME_INVALID,
+                    HubError::Storage(_) | HubError::Stopping => {
+                        // Never acknowledged, so that the device keeps it.
+                        return Err(Malformed(
+                            reason::SERVER_UNAVAILABLE,
+                            "the hub cannot keep it now",
+                        ));
+                    }
+                    _ => reason::PAYLOAD_FORMAT_INVALID,
+                };
+                (code, error.to_string())
+            }
+        };
+        if one.0 >= answer.0 {
+            answer = one;
+        }
+    }
+    Ok(answer)
+}
+
+/// The changes a message stands for: entities in `in/<dataset>`, or a bare value in
+/// `in/<dataset>/<entity id>/<attribute>`.
+fn changes_of(publish: &Publish) -> Result<Vec<Change>, String> {
+    let parts: Vec<&str> = publish.topic.split('/').collect();
+    match parts.as_slice() {
+        ["in", dataset] if !dataset.is_empty() => entities(&publish.payload),
+        ["in", dataset, id, attribute] if !dataset.is_empty() => {
+            bare(id, attribute, &publish.payload).map(|c| vec![c])
+        }
+        _ => Err("the topic is not `in/DATASET` or `in/DATASET/ENTITY/ATTRIBUTE`".into()),
+    }
+}
+
+fn entities(payload: &[u8]) -> Result<Vec<Change>, String> {
+    let value = parse_json(payload).map_err(|invalid| invalid.to_string())?;
+    let context = Context::core();
+    let one = |value: &Value| {
+        let entity =
+            parse_fragment(value, &context, Form::Any).map_err(|invalid| invalid.to_string())?;
+        if entity.id.is_empty() {
+            Err("the entity has no `id`".to_owned())
+        } else {
+            Ok(Change::Upsert(entity))
+        }
+    };
+    match &value {
+        Value::List(items) if items.is_empty() => Err("the list is empty".into()),
+        other => other.items().iter().map(one).collect(),
+    }
+}
+
+fn bare(id: &str, attribute: &str, payload: &[u8]) -> Result<Change, String> {
+    check_uri(id, "topic").map_err(|invalid| invalid.to_string())?;
+    let text =
+        std::str::from_utf8(payload).map_err(|_| "the payload is no UTF-8".to_owned())?.trim();
+    let value = match serde_json::from_str::<Value>(text) {
+        Ok(value @ (Value::Integer(_) | Value::Real(_) | Value::Bool(_) | Value::Text(_))) => value,
+        Ok(_) => return Err("a bare value is a number, a text, or true or false".into()),
+        Err(_) if !text.is_empty() && text.len() <= 1_000 => Value::from(text),
+        Err(_) => return Err("the payload is empty or too long for a bare value".into()),
+    };
+    let instance = Instance::of(Content::Property(value));
+    Ok(Change::Upsert(Entity {
+        id: id.to_owned(),
+        types: Vec::new(),
+        scopes: Vec::new(),
+        created: Time::default(),
+        modified: Time::default(),
+        attributes: vec![Attribute { name: Name::new(attribute), instances: vec![instance] }],
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn message(topic: &str, payload: &'static [u8]) -> Result<Vec<Change>, String> {
+        let payload = Bytes::from_static(payload);
+        changes_of(&Publish { topic: topic.into(), qos: 1, packet_id: 1, payload })
+    }
+
+    #[test]
+    fn messages() {
+        assert_eq!(
+            message("in/rivers", br#"{"id":"urn:x:1","type":"T","level":5}"#).unwrap().len(),
+            1
+        );
+        assert_eq!(
+            message("in/rivers", br#"[{"id":"urn:x:1","level":5},{"id":"urn:x:2"}]"#)
+                .unwrap()
+                .len(),
+            2
+        );
+        for (payload, value) in [
+            (b"5".as_slice(), Value::Integer(5)),
+            (b"5.5", Value::Real(5.5)),
+            (b"true", Value::Bool(true)),
+            (b"\"on\"", Value::from("on")),
+            (b"on", Value::from("on")),
+        ] {
+            let changes = message("in/rivers/urn:x:1/level", payload).unwrap();
+            let entity = changes[0].entity().unwrap();
+            assert_eq!(entity.attributes[0].instances[0].value(), value);
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        for (topic, payload) in [
+            ("out/rivers", b"{}".as_slice()),
+            ("in", b"{}"),
+            ("in/rivers", b"{"),
+            ("in/rivers", b"[]"),
+            ("in/rivers", br#"{"type":"T"}"#),
+            ("in/rivers/not-a-uri/level", b"5"),
+            ("in/rivers/urn:x:1/level", b"{}"),
+            ("in/rivers/urn:x:1/level", b""),
+            ("in/rivers/urn:x:1/level/more", b"5"),
+            ("in/rivers/urn:x:1/level", b"\xff"),
+        ] {
+            assert!(message(topic, payload).is_err(), "{topic}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! How answers are written: representation, media type, context, paging, receipts.
+
+use crate::call::Call;
+use crate::problem::Problem;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hub::{HubError, ItemResult, WriteReport};
+use model::{Name, Outcome, Value};
+use ngsild::{
+    CORE_CONTEXT, Context, Filter, GeoQuery, Invalid, Options, OrderKey, Q, Representation,
+    TypeSelection,
+};
+use std::sync::Arc;
+
+/// What media type an answer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Json,
+    LinkedJson,
+    GeoJson,
+}
+
+/// How one answer is written.
+pub struct Reply {
+    pub shape: Shape,
+    pub options: Options,
+    pub context: Arc<Context>,
+}
+
+/// Parameters of queries over entities.
+pub const QUERY_PARAMS: &[&str] = &[
+    "id",
+    "type",
+    "idPattern",
+    "attrs",
+    "pick",
+    "omit",
+    "q",
+    "georel",
+    "geometry",
+    "coordinates",
+    "geoproperty",
+    "scopeQ",
+    "limit",
+    "offset",
+    "count",
+    "options",
+    "format",
+    "lang",
+    "orderBy",
+    "geometryProperty",
+    "local",
+    "csf",
+    "deleteAll",
+    "datasetId",
+];
+
+fn names(items: &[&str], context: &Context) -> Vec<Name> {
+    items.iter().map(|term| context.expand(term)).collect()
+}
+
+impl Reply {
+    /// Reads from the request how the answer shall be.
+    ///
+    /// # Errors
+    /// When the media type or an option is not offered.
+    pub fn of(call: &Call, context: Arc<Context>) -> Result<Reply, Problem> {
+        let shape = shape_of(call.header("accept"))?;
+        let params = &call.params;
+        let mut options = Options { system: false, ..Options::default() };
+        let formats = params.list("options").into_iter().chain(params.get("format"));
+        for word in formats {
+            match word {
+                "normalized" => options.representation = Representation::Normalized,
+                "concise" => options.representation = Representation::Concise,
+                "keyValues" | "simplified" => options.representation = Representation::Simplified,
+                "sysAttrs" => options.system = true,
+                "update" | "replace" | "noOverwrite" | "temporalValues" | "aggregatedValues"
+                | "count" => {}
+                other => {
+                    let what = format!(
+                        "`{other}` is none of: normalized, concise, simplified, keyValues, sysAttrs"
+                    );
+                    return Err(Invalid::data("?options", what).into());
+                }
+            }
+        }
+        options.language =
+            params.get("lang").map(|l| l.split([',', ';']).next().unwrap_or(l).trim().to_owned());
+        options.pick = names(&params.list("pick"), &context);
+        options.pick.extend(names(&params.list("attrs"), &context));
+        options.omit = names(&params.list("omit"), &context);
+        options.geometry = params.get("geometryProperty").map(|term| context.expand(term));
+        Ok(Reply { shape, options, context })
+    }
+
+    fn context_value(&self) -> Value {
+        match self.context.source() {
+            Value::Null => Value::from(CORE_CONTEXT),
+            source => source.clone(),
+        }
+    }
+
+    fn media_type(&self) -> &'static str {
+        match self.shape {
+            Shape::Json => "application/json",
+            Shape::LinkedJson => "application/ld+json",
+            Shape::GeoJson => "application/geo+json",
+        }
+    }
+
+    /// The end of an object: its context where the media type wants it inside.
+    pub fn close(&self, body: &mut Vec<u8>) {
+        if self.shape != Shape::Json {
+            body.extend_from_slice(b",\"@context\":");
+            ngsild::render_value(body, &self.context_value());
+        }
+        body.push(b'}');
+    }
+
+    /// Writes one entity.
+    pub fn entity(&self, body: &mut Vec<u8>, entity: &model::Entity) {
+        match self.shape {
+            Shape::GeoJson => ngsild::render_feature(body, entity, &self.context, &self.options),
+            _ => ngsild::render_entity(body, entity, &self.context, &self.options),
+        }
+        if self.shape == Shape::LinkedJson {
+            body.pop();
+            self.close(body);
+        }
+    }
+
+    /// Writes a list of entities, or a feature collection.
+    pub fn entities(&self, entities: &[Arc<model::Entity>]) -> Vec<u8> {
+        let mut body = Vec::with_capacity(entities.len() * 512 + 64);
+        if self.shape == Shape::GeoJson {
+            body.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":");
+        }
+        body.push(b'[');
+        for (index, entity) in entities.iter().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            self.entity(&mut body, entity);
+        }
+        body.push(b']');
+        if self.shape == Shape::GeoJson {
+            self.close(&mut body);
+        }
+        body
+    }
+
+    /// The response around a body, with its context linked where it is not inside.
+    pub fn respond(&self, body: Vec<u8>, record: Option<u64>) -> Response {
+        let mut response = (StatusCode::OK, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type()));
+        let linked = match self.context_value() {
+            Value::Text(url) if self.shape == Shape::Json => Some(url),
+            _ => None,
+        };
+        if let Some(url) = linked {
+            let link = format!(
+                "<{url}>; rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\""
+            );
+            headers.extend(HeaderValue::from_str(&link).ok().map(|link| (header::LINK, link)));
+        }
+        if let Some(record) = record {
+            headers.insert("tanggul-receipt", HeaderValue::from(record));
+        }
+        response
+    }
+}
+
+fn shape_of(accept: Option<&str>) -> Result<Shape, Problem> {
+    let Some(accept) = accept else { return Ok(Shape::Json) };
+    let mut best: Option<(f32, Shape)> = None;
+    for part in accept.split(',') {
+        let mut pieces = part.split(';').map(str::trim);
+        let shape = match pieces.next().unwrap_or_default() {
+            "*/*" | "application/*" | "application/json" => Shape::Json,
+            "application/ld+json" => Shape::LinkedJson,
+            "application/geo+json" => Shape::GeoJson,
+            _ => continue,
+        };
+        let quality = pieces.find_map(|p| p.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+        if quality > 0.0 && best.is_none_or(|(found, _)| quality > found) {
+            best = Some((quality, shape));
+        }
+    }
+    best.map(|(_, shape)| shape).ok_or_else(|| {
+        Problem::not_acceptable(format!(
+            "`{accept}` has none of: application/json, application/ld+json, application/geo+json"
+        ))
+    })
+}
+
+/// The filter that the parameters ask for.
+///
+/// # Errors
+/// What does not fit.
+pub fn filter_of(call: &Call, context: &Context) -> Result<Filter, Problem> {
+    let params = &call.params;
+    let mut filter = Filter {
+        ids: params.list("id").into_iter().map(str::to_owned).collect(),
+        attributes: names(&params.list("attrs"), context),
+        ..Filter::default()
+    };
+    for id in &filter.ids {
+        ngsild::check_uri(id, "?id")?;
+    }
+    filter.id_pattern = params.get("idPattern").map(Filter::parse_id_pattern).transpose()?;
+    if let Some(types) = params.get("type") {
+        filter.types =
+            if types == "*" { None } else { Some(TypeSelection::parse(types, context)?) };
+    }
+    if let Some(scopes) = params.get("scopeQ") {
+        filter.scopes = Some(parse_scopes(scopes)?);
+    }
+    filter.q = params.get("q").map(|q| ngsild::parse_q(q, context)).transpose()?;
+    filter.geo = geo_of(call, context)?;
+    Ok(filter)
+}
+
+fn parse_scopes(text: &str) -> Result<ngsild::ScopeSelection, Invalid> {
+    ngsild::ScopeSelection::parse(text)
+}
+
+fn geo_of(call: &Call, context: &Context) -> Result<Option<GeoQuery>, Invalid> {
+    let params = &call.params;
+    let Some(georel) = params.get("georel") else {
+        return match params.get("geometry").or_else(|| params.get("coordinates")) {
+            Some(_) => {
+                Err(Invalid::data("?georel", "is missing beside `geometry` and `coordinates`"))
+            }
+            None => Ok(None),
+        };
+    };
+    let missing =
+        |key: &'static str| move || Invalid::data(format!("?{key}"), "is missing beside `georel`");
+    let geometry = params.get("geometry").ok_or_else(missing("geometry"))?;
+    let coordinates = params.get("coordinates").ok_or_else(missing("coordinates"))?;
+    let property = context.expand(params.get("geoproperty").unwrap_or("location"));
+    GeoQuery::parse(georel, geometry, coordinates, property).map(Some)
+}
+
+/// The order that `orderBy` asks for: names, each with `;desc` or a `!` before it to turn it round.
+pub fn order_of(call: &Call, context: &Context) -> Vec<OrderKey> {
+    let key = |item: &str| {
+        let (name, direction) = item.split_once(';').unwrap_or((item, "asc"));
+        let bare = name.trim_start_matches('!');
+        OrderKey {
+            attribute: context.expand(bare),
+            descending: direction == "desc" || bare != name,
+        }
+    };
+    call.params.list("orderBy").into_iter().map(key).collect()
+}
+
+/// Reads a query given as a body (clause 5.2.23) into the same filter.
+///
+/// # Errors
+/// What does not fit.
+pub fn filter_of_body(body: &Value, context: &Context) -> Result<Vec<Filter>, Problem> {
+    if body.get("type").and_then(Value::as_text) != Some("Query") {
+        return Err(Invalid::data("/type", "is not `Query`").into());
+    }
+    let text = |key: &str| body.get(key).and_then(Value::as_text);
+    let q: Option<Q> = text("q").map(|q| ngsild::parse_q(q, context)).transpose()?;
+    let geo = match body.get("geoQ") {
+        None => None,
+        Some(geo) => {
+            let text = |key: &str| geo.get(key).and_then(Value::as_text).unwrap_or_default();
+            let coordinates = match geo.get("coordinates") {
+                Some(Value::Text(text)) => serde_json::from_str(text).unwrap_or(Value::Null),
+                other => other.cloned().unwrap_or(Value::Null),
+            };
+            let value = Value::Map(vec![
+                ("type".into(), Value::from(text("geometry"))),
+                ("coordinates".into(), coordinates),
+            ]);
+            let property = geo.get("geoproperty").and_then(Value::as_text).unwrap_or("location");
+            Some(GeoQuery::of(text("georel"), &value, context.expand(property))?)
+        }
+    };
+    let items = body.get("attrs").map(Value::items).unwrap_or_default();
+    let base = Filter {
+        q,
+        geo,
+        scopes: text("scopeQ").map(parse_scopes).transpose()?,
+        attributes: items
+            .iter()
+            .filter_map(Value::as_text)
+            .map(|term| context.expand(term))
+            .collect(),
+        ..Filter::default()
+    };
+    let Some(selectors) = body.get("entities") else { return Ok(vec![base]) };
+    let mut filters = Vec::new();
+    for selector in selectors.items() {
+        let mut filter = base.clone();
+        let text = |key: &str| selector.get(key).and_then(Value::as_text);
+        if let Some(types) = text("type").filter(|types| *types != "*") {
+            filter.types = Some(TypeSelection::parse(types, context)?);
+        }
+        let ids = selector.get("id").map(Value::items).unwrap_or_default();
+        filter.ids = ids.iter().filter_map(Value::as_text).map(str::to_owned).collect();
+        filter.id_pattern = text("idPattern").map(Filter::parse_id_pattern).transpose()?;
+        filters.push(filter);
+    }
+    Ok(filters)
+}
+
+/// The receipt of a write as a header.
+pub fn with_receipt(mut response: Response, report: &WriteReport) -> Response {
+    let receipt = report.receipt.as_ref().and_then(|r| HeaderValue::from_str(&r.to_string()).ok());
+    response.headers_mut().extend(
+        receipt.map(|receipt| (header::HeaderName::from_static("tanggul-receipt"), receipt)),
+    );
+    response
+}
+
+/// The answer to a write of one change.
+///
+/// # Errors
+/// Why it was refused.
+pub fn one(mut report: WriteReport, created: Option<String>) -> Result<Response, Problem> {
+    let result = report.results.pop();
+    let response = match result {
+        None => return Err(HubError::Stopping.into()),
+        Some(ItemResult::Refused(error)) => return Err(error.into()),
+        Some(ItemResult::Quarantined(reason)) => {
+            (StatusCode::ACCEPTED, axum::Json(serde_json::json!({"quarantined": reason})))
+                .into_response()
+        }
+        Some(ItemResult::Done(Outcome::Updated { left })) if !left.is_empty() => {
+            let left: Vec<_> = left
+                .iter()
+                .map(|name| serde_json::json!({"attributeName": name.as_str(), "reason": "it is there already, or not there"}))
+                .collect();
+            let body = serde_json::json!({"updated": [], "notUpdated": left});
+            (StatusCode::MULTI_STATUS, axum::Json(body)).into_response()
+        }
+        Some(ItemResult::Done(outcome)) => match (created, outcome) {
+            (Some(location), Outcome::Created) => {
+                let mut response = StatusCode::CREATED.into_response();
+                let location = HeaderValue::from_str(&location).ok();
+                response.headers_mut().extend(location.map(|l| (header::LOCATION, l)));
+                response
+            }
+            _ => StatusCode::NO_CONTENT.into_response(),
+        },
+    };
+    Ok(with_receipt(response, &report))
+}

@@ -1,0 +1,153 @@
+//! Batches: many entities in one request, committed together, each answered on its own.
+
+use super::answer::with_receipt;
+use super::entities::form_of;
+use crate::call::Call;
+use crate::problem::Problem;
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hub::ItemResult;
+use model::{Change, Entity, Outcome, Value};
+use ngsild::{Invalid, parse_entity};
+use serde_json::json;
+
+type Handled = Result<Response, Problem>;
+
+/// The entities of a body: each parsed on its own, so that a bad one does not spoil the others.
+fn entities(call: &Call) -> Result<Vec<(String, Result<Entity, Invalid>)>, Problem> {
+    let body = call.json()?;
+    let Value::List(items) = &body else {
+        return Err(Invalid::data("", "a batch is a JSON list of entities").into());
+    };
+    if items.is_empty() {
+        return Err(Invalid::data("", "the batch is empty").into());
+    }
+    let form = form_of(call);
+    // One context for all is the usual case.
+    let shared = call.context(Some(items.first().unwrap_or(&Value::Null)))?;
+    let mut entities = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let own = item.get("@context");
+        let context = match own {
+            Some(source) if *source != shared.1 => call.context(Some(item))?.0,
+            _ => shared.0.clone(),
+        };
+        let id =
+            item.get("id").or_else(|| item.get("@id")).and_then(Value::as_text).unwrap_or_default();
+        let parsed = parse_entity(item, &context, form)
+            .map_err(|invalid| invalid.inside(&index.to_string()));
+        entities.push((id.to_owned(), parsed));
+    }
+    Ok(entities)
+}
+
+/// Writes a batch; `created_list` answers 201 with what was created.
+async fn write(call: &Call, make: impl Fn(Entity) -> Change, created_list: bool) -> Handled {
+    let mut ids = Vec::new();
+    let mut errors = Vec::new();
+    let mut changes = Vec::new();
+    for (id, entity) in entities(call)? {
+        match entity {
+            Ok(entity) => {
+                ids.push(id);
+                changes.push(make(entity));
+            }
+            Err(invalid) => {
+                errors.push(json!({"entityId": id, "error": Problem::from(invalid).json()}))
+            }
+        }
+    }
+    finish(call, ids, changes, errors, created_list).await
+}
+
+async fn finish(
+    call: &Call,
+    ids: Vec<String>,
+    changes: Vec<Change>,
+    mut errors: Vec<serde_json::Value>,
+    created_list: bool,
+) -> Handled {
+    let report = call.app.hub.write(&call.session, changes).await?;
+    let (mut created, mut done) = (Vec::new(), Vec::new());
+    let mut first_refusal = None;
+    let mut results = Vec::new();
+    let receipt = report.receipt;
+    for (id, result) in ids.into_iter().zip(report.results) {
+        match result {
+            ItemResult::Done(outcome) => {
+                if outcome == Outcome::Created {
+                    created.push(id.clone());
+                }
+                done.push(id);
+            }
+            ItemResult::Quarantined(reason) => results
+                .push((id, Problem::from(Invalid::data("", format!("quarantined: {reason}"))))),
+            ItemResult::Refused(error) => {
+                let problem = Problem::from(error);
+                first_refusal.get_or_insert(problem.status);
+                results.push((id, problem));
+            }
+        }
+    }
+    errors.extend(
+        results.iter().map(|(id, problem)| json!({"entityId": id, "error": problem.json()})),
+    );
+    // Refused as a whole by the lock: the status says so at once.
+    if done.is_empty()
+        && let Some(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) = first_refusal
+        && results.iter().all(|(_, problem)| problem.status == status)
+        && let Some((_, problem)) = results.into_iter().next()
+    {
+        return Err(problem);
+    }
+    let response = if !errors.is_empty() {
+        (StatusCode::MULTI_STATUS, Json(json!({"success": done, "errors": errors}))).into_response()
+    } else if created_list && !created.is_empty() {
+        (StatusCode::CREATED, Json(json!(created))).into_response()
+    } else {
+        StatusCode::NO_CONTENT.into_response()
+    };
+    Ok(with_receipt(response, &hub::WriteReport { results: Vec::new(), receipt }))
+}
+
+pub async fn create(call: Call) -> Handled {
+    write(&call, Change::Create, true).await
+}
+
+pub async fn upsert(call: Call) -> Handled {
+    let update = call.params.list("options").contains(&"update");
+    write(&call, if update { Change::Upsert } else { Change::Put }, true).await
+}
+
+pub async fn update(call: Call) -> Handled {
+    let overwrite = !call.params.list("options").contains(&"noOverwrite");
+    write(&call, |entity| Change::Append { entity, overwrite }, false).await
+}
+
+pub async fn merge(call: Call) -> Handled {
+    write(&call, Change::Merge, false).await
+}
+
+pub async fn delete(call: Call) -> Handled {
+    let body = call.json()?;
+    let Value::List(items) = &body else {
+        return Err(Invalid::data("", "the body is a JSON list of ids").into());
+    };
+    if items.is_empty() {
+        return Err(Invalid::data("", "the list is empty").into());
+    }
+    let mut ids = Vec::new();
+    let mut errors = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let id = item.as_text().or_else(|| item.get("id")?.as_text()).unwrap_or_default();
+        match ngsild::check_uri(id, &format!("/{index}")) {
+            Ok(()) => ids.push(id.to_owned()),
+            Err(invalid) => {
+                errors.push(json!({"entityId": id, "error": Problem::from(invalid).json()}))
+            }
+        }
+    }
+    let changes = ids.iter().map(|id| Change::Delete { id: id.clone() }).collect();
+    finish(&call, ids, changes, errors, false).await
+}

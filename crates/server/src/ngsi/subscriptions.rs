@@ -1,0 +1,50 @@
+//! Subscriptions (clause 6.10, 6.11).
+
+use crate::call::Call;
+use crate::problem::Problem;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+type Handled = Result<Response, Problem>;
+
+pub async fn create(call: Call) -> Handled {
+    let body = call.json()?;
+    let (_, source) = call.context(Some(&body))?;
+    let id = call.app.hub.subscribe(&call.session, body, source, &call.app.courier).await?;
+    let mut response = StatusCode::CREATED.into_response();
+    let location = HeaderValue::from_str(&format!("/ngsi-ld/v1/subscriptions/{id}")).ok();
+    response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
+    Ok(response)
+}
+
+pub async fn list(call: Call) -> Handled {
+    call.params.only(&["limit", "offset", "count", "options"])?;
+    let all = call.app.hub.subscriptions(&call.session);
+    let offset = call.params.number("offset")?.unwrap_or(0);
+    let limit = call.params.number("limit")?.unwrap_or(20).min(1_000);
+    let (count, more) = (all.len(), all.len() > offset + limit);
+    let page: Vec<_> = all.into_iter().skip(offset).take(limit).collect();
+    let mut response = Json(page).into_response();
+    let count = call.params.flag("count")?.then_some(count);
+    super::entities::page_headers(&mut response, &call, offset, Some(limit), count, more);
+    Ok(response)
+}
+
+pub async fn retrieve(call: Call) -> Handled {
+    Ok(Json(call.app.hub.subscription(&call.session, &call.path("id"))?).into_response())
+}
+
+pub async fn update(call: Call) -> Handled {
+    let body = call.json()?;
+    let (_, source) = call.context(Some(&body))?;
+    let hub = &call.app.hub;
+    hub.update_subscription(&call.session, &call.path("id"), &body, source, &call.app.courier)
+        .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub async fn delete(call: Call) -> Handled {
+    call.app.hub.unsubscribe(&call.session, &call.path("id")).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,110 @@
+//! What one commit changes.
+
+use model::{Entity, Instance, Time};
+use std::sync::Arc;
+
+/// Whose key a thing lies under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Under {
+    /// The hub's own.
+    Hub,
+    /// A dataset's, by surrogate.
+    Dataset(u32),
+    /// One subject's (an entity's surrogate) in a dataset whose subjects may be erased.
+    Subject(u32, u64),
+}
+
+/// What ties an entity's state to its record: its leaf in the group's small tree.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Evidence {
+    /// Index of the record in the log.
+    pub record: u64,
+    /// The write's number in the group, and how many writes the group had.
+    pub position: u32,
+    pub group: u32,
+    pub writer: u64,
+    pub count: u32,
+    /// The state's number in its write, and how many there were.
+    pub item: u32,
+    pub items: u32,
+    /// From the state's digest to the write's digest, then to the group's root.
+    pub item_path: Vec<[u8; 32]>,
+    pub group_path: Vec<[u8; 32]>,
+}
+
+/// An entity's new state.
+pub struct EntityWrite {
+    pub number: u64,
+    pub dataset: u32,
+    pub per_subject: bool,
+    pub entity: Arc<Entity>,
+    /// When it was deleted; its history may still be there.
+    pub deleted: Option<Time>,
+    /// Whether a document is written; otherwise the state follows from the observations.
+    pub durable: bool,
+    pub evidence: Evidence,
+}
+
+/// A row's value: a number in a series of numbers, or a whole instance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowValue {
+    Number(f64),
+    Rich(Box<Instance>),
+}
+
+/// One observation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Surrogate of the entity.
+    pub entity: u64,
+    /// Surrogate of the series.
+    pub series: u32,
+    /// `observedAt`, or the time of the change.
+    pub at: Time,
+    pub value: RowValue,
+}
+
+/// A small thing by kind and name: a dataset, a principal, a subscription, a quarantined reading.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub kind: u8,
+    pub name: String,
+    pub under: Under,
+    /// None removes it.
+    pub body: Option<Vec<u8>>,
+}
+
+/// One atomic commit.
+#[derive(Default)]
+pub struct Batch {
+    /// When the changes were made.
+    pub time: Time,
+    pub entities: Vec<EntityWrite>,
+    /// By dataset: per-subject or not, and rows in the order of their writers.
+    pub rows: Vec<(u32, bool, Vec<Row>)>,
+    /// History to forget: dataset, series.
+    pub forgotten: Vec<(u32, u32)>,
+    pub documents: Vec<Document>,
+    /// Salt and record, in the order of their indices.
+    pub records: Vec<([u8; 32], Vec<u8>)>,
+    /// Sealed history that replaces open rows.
+    pub sealed: Vec<crate::Sealed>,
+    /// A dataset whose history before this instant ends.
+    pub retained: Vec<(u32, Time)>,
+    /// A signed checkpoint of the log as it will be or was.
+    pub checkpoint: Option<String>,
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.entities.is_empty()
+            && self.rows.is_empty()
+            && self.forgotten.is_empty()
+            && self.documents.is_empty()
+            && self.records.is_empty()
+            && self.sealed.is_empty()
+            && self.retained.is_empty()
+            && self.checkpoint.is_none()
+    }
+}

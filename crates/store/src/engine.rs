@@ -1,0 +1,117 @@
+//! The storage engine: `fjall`, wrapped so that its types and traps stay in this file.
+//!
+//! Only batches write (single operations can brick the engine), every batch is fsynced, and a
+//! failed one poisons the store: it is never tried again on the same file.
+
+use crate::StoreError;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use std::path::Path;
+
+/// The tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    Meta = 0,
+    /// Entities: dataset, number.
+    Entity = 1,
+    /// Observations not yet sealed: dataset, commit, subject.
+    Recent = 2,
+    /// Sealed chunks: dataset, series, generation.
+    Chunk = 3,
+    /// Manifests of sealed chunks, what was forgotten, and retention, by dataset.
+    Manifest = 4,
+    /// Leaves and tiles of the log.
+    Log = 5,
+    /// Records by index.
+    Record = 6,
+    /// Documents by keyed hash.
+    Document = 7,
+}
+
+const NAMES: [&str; 8] =
+    ["meta", "entity", "recent", "chunk", "manifest", "log", "record", "document"];
+
+/// Bytes of the engine's journal before old parts are flushed.
+const MAX_JOURNAL_BYTES: u64 = 128 << 20;
+/// Bytes of the block cache.
+const CACHE_BYTES: u64 = 32 << 20;
+
+pub struct Engine {
+    database: Database,
+    tables: Vec<Keyspace>,
+}
+
+pub struct Writes(OwnedWriteBatch);
+
+fn failed(error: fjall::Error) -> StoreError {
+    StoreError::Engine(error.to_string())
+}
+
+impl Engine {
+    pub fn open(directory: &Path) -> Result<Engine, StoreError> {
+        let database = Database::builder(directory)
+            .max_journaling_size(MAX_JOURNAL_BYTES)
+            .journal_compression(fjall::CompressionType::None)
+            // With more, an idle worker spins while another compacts.
+            .worker_threads(1)
+            .cache_size(CACHE_BYTES)
+            .open()
+            .map_err(|error| match error {
+                fjall::Error::Locked => StoreError::Locked(directory.display().to_string()),
+                other => failed(other),
+            })?;
+        let options = || {
+            KeyspaceCreateOptions::default()
+                // What is encrypted does not compress.
+                .data_block_compression_policy(fjall::config::CompressionPolicy::disabled())
+        };
+        let open = |name: &&str| database.keyspace(name, options).map_err(failed);
+        let tables = NAMES.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Engine { database, tables })
+    }
+
+    pub fn writes(&self) -> Writes {
+        Writes(self.database.batch().durability(Some(PersistMode::SyncData)))
+    }
+
+    /// Commits and fsyncs.
+    pub fn commit(&self, writes: Writes) -> Result<(), StoreError> {
+        writes.0.commit().map_err(failed)
+    }
+
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.tables[table as usize].get(key).map_err(failed)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    /// Calls `each` with every key and value whose key starts with `prefix`, in order.
+    pub fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for item in self.tables[table as usize].prefix(prefix) {
+            let (key, value) = item.into_inner().map_err(failed)?;
+            each(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    pub fn put(&self, writes: &mut Writes, table: Table, key: &[u8], value: Vec<u8>) {
+        writes.0.insert(&self.tables[table as usize], key, value);
+    }
+
+    pub fn remove(&self, writes: &mut Writes, table: Table, key: &[u8]) {
+        writes.0.remove(&self.tables[table as usize], key);
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
+
+    /// Makes everything durable, also what the file system knows of the files.
+    pub fn persist(&self) -> Result<(), StoreError> {
+        self.database.persist(PersistMode::SyncAll).map_err(failed)
+    }
+}

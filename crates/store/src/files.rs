@@ -1,0 +1,243 @@
+//! The files beside the engine: format number, roots, keyring, the acknowledged position, and the
+//! copy of the engine's journal that is made before opening after a crash.
+//!
+//! Everything about keys lies in `DIR.keys/` (mode 0700), not in `DIR`.
+
+use crate::{FORMAT, StoreError};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use vault::Secret;
+
+/// How far the store was acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub commits: u64,
+    pub records: u64,
+}
+
+/// The paths of a data directory.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub data: PathBuf,
+    pub keys: PathBuf,
+}
+
+fn wrong(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.display().to_string();
+    move |error| StoreError::File(path, error)
+}
+
+impl Files {
+    /// `DIR` and, unless given, `DIR.keys`.
+    pub fn new(data: &Path, keys: Option<&Path>) -> Files {
+        let beside = || {
+            let mut name = data.as_os_str().to_owned();
+            name.push(".keys");
+            PathBuf::from(name)
+        };
+        Files { data: data.to_owned(), keys: keys.map_or_else(beside, Path::to_owned) }
+    }
+
+    /// Whether there is a data directory already.
+    pub fn exist(&self) -> bool {
+        self.data.join("format").exists()
+    }
+
+    /// Makes the directories, the format file and two fresh root keys.
+    ///
+    /// # Errors
+    /// When something is there already that is not ours, or cannot be written.
+    pub fn create(&self) -> Result<(), StoreError> {
+        let empty =
+            |path: &Path| fs::read_dir(path).map_or(true, |mut found| found.next().is_none());
+        if !empty(&self.data) {
+            let what = "it is not empty, and has no `format` file";
+            return Err(StoreError::NotOurs(self.data.display().to_string(), what.into()));
+        }
+        if !empty(&self.keys) {
+            let what = "it holds keys of another data directory";
+            return Err(StoreError::NotOurs(self.keys.display().to_string(), what.into()));
+        }
+        for directory in [&self.data, &self.keys] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            made.map_err(wrong(directory))?;
+        }
+        for name in ["operational.key", "sensitive.key"] {
+            let key: [u8; 32] = vault::random();
+            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            self.replace(&self.keys.join(name), hex.as_bytes())?;
+        }
+        // Last: its presence says that all the rest is there.
+        self.replace(&self.data.join("format"), format!("{FORMAT}\n").as_bytes())
+    }
+
+    /// Checks the format number.
+    pub(crate) fn check_format(&self) -> Result<(), StoreError> {
+        let path = self.data.join("format");
+        let text = fs::read_to_string(&path).map_err(wrong(&path))?;
+        let found = text.trim().parse().map_err(|_| {
+            StoreError::NotOurs(self.data.display().to_string(), "`format` is no number".into())
+        })?;
+        if found == FORMAT { Ok(()) } else { Err(StoreError::Format { found, known: FORMAT }) }
+    }
+
+    /// The operational root, and the sensitive one if its file is there.
+    pub(crate) fn roots(&self) -> Result<(Secret, Option<Secret>), StoreError> {
+        let read = |name: &str| -> Result<Option<Secret>, StoreError> {
+            let path = self.keys.join(name);
+            let text = match fs::read_to_string(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                other => other.map_err(wrong(&path))?,
+            };
+            let damaged = || StoreError::Damaged(format!("the key file `{}`", path.display()));
+            let text = text.trim();
+            let mut key = [0; 32];
+            if text.len() != 64 || !text.is_ascii() {
+                return Err(damaged());
+            }
+            for (index, byte) in key.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16)
+                    .map_err(|_| damaged())?;
+            }
+            Ok(Some(Secret::new(key)))
+        };
+        let operational = read("operational.key")?
+            .ok_or_else(|| StoreError::NoKey("the operational root".into()))?;
+        Ok((operational, read("sensitive.key")?))
+    }
+
+    /// The keyring's bytes; none when there is no keyring yet.
+    pub(crate) fn keyring(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.keys.join("keyring");
+        match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(wrong(&path)),
+        }
+    }
+
+    /// Replaces the keyring: whatever it held before is gone.
+    pub(crate) fn replace_keyring(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.replace(&self.keys.join("keyring"), bytes)
+    }
+
+    /// Appends to the keyring and makes it durable.
+    pub(crate) fn append_keyring(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.keys.join("keyring");
+        let mut file = OpenOptions::new().append(true).open(&path).map_err(wrong(&path))?;
+        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(wrong(&path))
+    }
+
+    /// Writes a file whole: beside, fsync, rename, fsync of the directory.
+    pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let beside = path.with_extension("new");
+        let write = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&beside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&beside, path)?;
+            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        write().map_err(wrong(path))
+    }
+
+    /// Opens the position file; gives what it says.
+    pub(crate) fn position(&self) -> Result<(File, Position), StoreError> {
+        let path = self.keys.join("position");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(wrong(&path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(wrong(&path))?;
+        if bytes.is_empty() {
+            return Ok((file, Position::default()));
+        }
+        let damaged = || StoreError::Damaged(format!("the position file `{}`", path.display()));
+        let bytes: [u8; 24] = bytes.try_into().map_err(|_| damaged())?;
+        let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|index| bytes[at + index]));
+        let position = Position { commits: number(0), records: number(8) };
+        if encode(position) == bytes { Ok((file, position)) } else { Err(damaged()) }
+    }
+
+    /// Says how far the store is acknowledged. Not fsynced: it outlives the process, and
+    /// [`File::sync_data`] makes it outlive the machine once a second.
+    pub(crate) fn write_position(file: &File, position: Position) -> std::io::Result<()> {
+        file.write_all_at(&encode(position), 0)
+    }
+
+    /// Where the engine lies.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.data.join("store")
+    }
+
+    /// Where the engine's journal is copied to before opening after a crash.
+    pub(crate) fn rescue(&self) -> PathBuf {
+        self.data.join("rescue")
+    }
+
+    /// Copies the engine's journal, which opening may cut.
+    pub(crate) fn copy_journal(&self) -> Result<(), StoreError> {
+        let (engine, rescue) = (self.engine(), self.rescue());
+        if !engine.exists() || rescue.exists() {
+            // A rescue copy that is still there is older, and thus more complete.
+            return Ok(());
+        }
+        let copy = || -> std::io::Result<()> {
+            let beside = rescue.with_extension("new");
+            drop(fs::remove_dir_all(&beside));
+            fs::create_dir_all(&beside)?;
+            for entry in fs::read_dir(&engine)? {
+                let entry = entry?;
+                if entry.path().extension().is_some_and(|extension| extension == "jnl") {
+                    fs::copy(entry.path(), beside.join(entry.file_name()))?;
+                }
+            }
+            fs::rename(&beside, &rescue)
+        };
+        copy().map_err(wrong(&rescue))
+    }
+
+    /// Removes the copy once the store is known to be whole.
+    pub(crate) fn drop_rescue(&self) {
+        drop(fs::remove_dir_all(self.rescue()));
+    }
+
+    fn clean_mark(&self) -> PathBuf {
+        self.data.join("clean")
+    }
+
+    /// Whether the store was closed in order; the mark is taken away.
+    pub(crate) fn take_clean_mark(&self) -> bool {
+        fs::remove_file(self.clean_mark()).is_ok()
+    }
+
+    /// Marks that the store was closed in order.
+    pub(crate) fn put_clean_mark(&self) {
+        drop(fs::write(self.clean_mark(), b""));
+    }
+
+    /// Bytes left on the file system.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.data).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize)
+    }
+}
+
+fn encode(position: Position) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&position.commits.to_be_bytes());
+    bytes[8..16].copy_from_slice(&position.records.to_be_bytes());
+    let check = vault::digest(&bytes[..16]);
+    bytes[16..].copy_from_slice(&check[..8]);
+    bytes
+}

@@ -1,0 +1,30 @@
+//! Where it lies: atomic, fsynced, encrypted commits of entity changes, observations, documents and
+//! records, and the queries over them. It does not decide who may, and no type of the engine below
+//! leaves this crate.
+//!
+//! Limits: one process opens a store at a time; one thread commits; many read.
+
+mod batch;
+mod codec;
+mod engine;
+mod entities;
+mod error;
+mod files;
+mod history;
+mod log;
+mod seal;
+mod store;
+mod verify;
+
+pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Under};
+pub use entities::{Held, Series};
+pub use error::StoreError;
+pub use files::{Files, Position};
+pub use history::{Point, RawPoint, RichPoint};
+pub use log::LogReader;
+pub use seal::{SealPlan, Sealed};
+pub use store::{Options, Store, Usage};
+pub use verify::Finding;
+
+/// Version of the layout on disk; written into `DIR/format`.
+pub const FORMAT: u32 = 1;

@@ -1,0 +1,310 @@
+//! Sealing: open points of a dataset become compressed, encrypted chunks, off the writer's path.
+//!
+//! A plan is made from what is open at a commit, in any thread; only its last step is a commit.
+//! Series with few points are written anew into one blob, so that they pin no old ones.
+
+use crate::batch::{Row, RowValue, Under};
+use crate::codec::{self, ChunkRef, Manifest};
+use crate::engine::{Table, Writes};
+use crate::entities::Held;
+use crate::history::{History, Open, RawPoint, RichPoint};
+use crate::store::{MANIFEST, blobs_of, chunk_key, manifest_key};
+use crate::{Store, StoreError};
+use journal::Hash;
+use model::Time;
+use std::collections::HashMap;
+
+/// When sealing is worth it.
+#[derive(Clone, Copy, Debug)]
+pub struct SealPlan {
+    /// Points of a series before it gets a chunk.
+    pub min_points: usize,
+    /// Unsealed blobs of a dataset before they are written anew.
+    pub max_blobs: usize,
+}
+
+impl Default for SealPlan {
+    fn default() -> Self {
+        SealPlan { min_points: 512, max_blobs: 4_096 }
+    }
+}
+
+/// Sealed history, ready to be committed in place of open rows.
+pub struct Sealed {
+    pub dataset: u32,
+    pub per_subject: bool,
+    pub generation: u32,
+    /// The last commit it covers.
+    pub upto: u64,
+    /// Keyed digest of the manifest; zero when no chunk was made.
+    pub digest: Hash,
+    pub points: usize,
+    chunks: Vec<(ChunkRef, Vec<u8>)>,
+    /// What stays open, written anew.
+    pub residual: Vec<Row>,
+    numbers: HashMap<u32, Vec<RawPoint>>,
+    rich: HashMap<u32, Vec<i64>>,
+}
+
+impl Sealed {
+    pub(crate) fn apply(self, history: &mut History) {
+        let chunks: Vec<ChunkRef> =
+            self.chunks.into_iter().map(|(reference, _)| reference).collect();
+        if !chunks.is_empty() {
+            history.add_manifest(self.dataset, &Manifest { generation: self.generation, chunks });
+        }
+        for (series, sealed) in self.numbers {
+            if let Some(Open::Numbers(run)) = history.open.get_mut(&series) {
+                // A point changed since then stays open, and wins over the chunk.
+                let mut sealed = sealed.into_iter().peekable();
+                run.retain(|(at, value)| {
+                    while sealed.next_if(|(before, _)| before < at).is_some() {}
+                    let is_sealed =
+                        |point: &RawPoint| point.0 == *at && point.1.to_bits() == value.to_bits();
+                    sealed.next_if(is_sealed).is_none()
+                });
+            }
+        }
+        for (series, sealed) in self.rich {
+            if let Some(Open::Rich(run)) = history.open.get_mut(&series) {
+                run.retain(|(at, _)| sealed.binary_search(at).is_err());
+            }
+        }
+        let blobs = history.blobs.entry(self.dataset).or_default();
+        *blobs = blobs.split_off(&(self.upto + 1));
+        if !self.residual.is_empty() {
+            let points = u32::try_from(self.residual.len()).unwrap_or(u32::MAX);
+            blobs.insert(self.upto, points);
+        }
+    }
+}
+
+impl Store {
+    /// Prepares the sealing of a dataset; none when it is not worth it yet.
+    ///
+    /// # Errors
+    /// When the dataset's key is not here.
+    pub fn plan_seal(
+        &self,
+        dataset: u32,
+        per_subject: bool,
+        when: SealPlan,
+    ) -> Result<Option<Sealed>, StoreError> {
+        let (upto, mut runs, generation, floor) = {
+            // The commit number is read under the lock that every commit takes to show its points.
+            let history = self.histories().read();
+            let upto = self.next_commit() - 1;
+            let blobs = history.blobs.get(&dataset).map_or(0, |blobs| blobs.range(..=upto).count());
+            let of_dataset =
+                |series: &u32| history.owner.get(series).is_some_and(|o| o.0 == dataset);
+            let long = |open: &Open| match open {
+                Open::Numbers(run) => run.len() >= when.min_points,
+                Open::Rich(run) => run.len() >= when.min_points,
+            };
+            let mine = history.open.iter().filter(|(series, _)| of_dataset(series));
+            if blobs < when.max_blobs && !mine.clone().any(|(_, open)| long(open)) {
+                return Ok(None);
+            }
+            let runs: Vec<(u32, Open)> =
+                mine.map(|(series, open)| (*series, open.clone())).collect();
+            let generation = history.generations.get(&dataset).copied().unwrap_or(0) + 1;
+            (upto, runs, generation, history.floor(dataset))
+        };
+        runs.sort_by_key(|(series, _)| *series);
+        let mut sealed = Sealed {
+            dataset,
+            per_subject,
+            generation,
+            upto,
+            digest: [0; 32],
+            points: 0,
+            chunks: Vec::new(),
+            residual: Vec::new(),
+            numbers: HashMap::new(),
+            rich: HashMap::new(),
+        };
+        for (series, open) in runs {
+            self.plan_series(&mut sealed, series, open, when, floor)?;
+        }
+        if !sealed.chunks.is_empty() {
+            let chunks = sealed.chunks.iter().map(|(reference, _)| reference.clone()).collect();
+            let manifest = codec::encode(&Manifest { generation, chunks });
+            let key = self.digest_key(Under::Dataset(dataset));
+            let key = key.ok_or_else(|| StoreError::NoKey(format!("dataset {dataset}")))?;
+            sealed.digest = vault::keyed_digest(&key, &[&manifest]);
+        }
+        Ok(Some(sealed))
+    }
+
+    fn plan_series(
+        &self,
+        sealed: &mut Sealed,
+        series: u32,
+        open: Open,
+        when: SealPlan,
+        floor: i64,
+    ) -> Result<(), StoreError> {
+        let Some((dataset, entity)) = self.histories().read().owner.get(&series).copied() else {
+            return Ok(());
+        };
+        let keep_open = |length: usize| sealed.per_subject || length < when.min_points;
+        let (rich, count, first, last, plain) = match open {
+            Open::Numbers(mut run) => {
+                run.retain(|(at, _)| *at >= floor);
+                if keep_open(run.len()) {
+                    sealed.residual.extend(run.into_iter().map(|(at, value)| Row {
+                        entity,
+                        series,
+                        at: Time(at),
+                        value: RowValue::Number(value),
+                    }));
+                    return Ok(());
+                }
+                let ends = (run[0].0, run[run.len() - 1].0);
+                let plain = codec::encode_points(&run);
+                let count = run.len();
+                sealed.numbers.insert(series, run);
+                (false, count, ends.0, ends.1, plain)
+            }
+            Open::Rich(mut run) => {
+                run.retain(|(at, _)| *at >= floor);
+                if keep_open(run.len()) {
+                    sealed.residual.extend(run.into_iter().map(|(at, instance)| Row {
+                        entity,
+                        series,
+                        at: Time(at),
+                        value: RowValue::Rich(Box::new(instance)),
+                    }));
+                    return Ok(());
+                }
+                let ends = (run[0].0, run[run.len() - 1].0);
+                sealed.rich.insert(series, run.iter().map(|(at, _)| *at).collect());
+                let points: Vec<RichPoint> = run
+                    .into_iter()
+                    .map(|(at, instance)| RichPoint { series, at, instance })
+                    .collect();
+                (true, points.len(), ends.0, ends.1, codec::encode(&points))
+            }
+        };
+        let key = chunk_key(dataset, series, sealed.generation);
+        let bytes = self.seal(Table::Chunk, &key, Under::Dataset(dataset), &plain)?;
+        let digest_key = self.digest_key(Under::Dataset(dataset));
+        let digest = digest_key.map_or([0; 32], |key| vault::keyed_digest(&key, &[&plain]));
+        let reference = ChunkRef {
+            series,
+            rich,
+            first,
+            last,
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            digest,
+            key: 0,
+        };
+        sealed.points += count;
+        sealed.chunks.push((reference, bytes));
+        Ok(())
+    }
+
+    /// Whether a plan still fits: nothing of its dataset was forgotten since.
+    pub fn is_current(&self, sealed: &Sealed) -> bool {
+        let history = self.histories().read();
+        let forgotten = history.forgotten_at.get(&sealed.dataset).copied().unwrap_or(0);
+        let generation = history.generations.get(&sealed.dataset).copied().unwrap_or(0);
+        forgotten <= sealed.upto && generation < sealed.generation
+    }
+
+    /// Entities of a dataset whose state is ahead of their documents: to be written with the seal.
+    pub fn ahead(&self, dataset: u32) -> Vec<Held> {
+        let entities = self.entities().read();
+        entities.all().filter(|held| held.ahead && held.dataset == dataset).cloned().collect()
+    }
+
+    pub(crate) fn write_sealed(
+        &self,
+        writes: &mut Writes,
+        sealed: &Sealed,
+    ) -> Result<(), StoreError> {
+        let dataset = sealed.dataset;
+        for (reference, bytes) in &sealed.chunks {
+            let key = chunk_key(dataset, reference.series, sealed.generation);
+            self.engine().put(writes, Table::Chunk, &key, bytes.clone());
+        }
+        if !sealed.chunks.is_empty() {
+            let chunks = sealed.chunks.iter().map(|(reference, _)| reference.clone()).collect();
+            let manifest = Manifest { generation: sealed.generation, chunks };
+            let key = manifest_key(dataset, MANIFEST, sealed.generation);
+            let plain = codec::encode(&manifest);
+            let bytes = self.seal(Table::Manifest, &key, Under::Dataset(dataset), &plain)?;
+            self.engine().put(writes, Table::Manifest, &key, bytes);
+        }
+        self.engine().scan(Table::Recent, &dataset.to_be_bytes(), |key, _| {
+            let commit =
+                u64::from_be_bytes(std::array::from_fn(|i| key.get(4 + i).copied().unwrap_or(0)));
+            if commit <= sealed.upto {
+                self.engine().remove(writes, Table::Recent, key);
+            }
+            Ok(())
+        })?;
+        for (subject, blob) in blobs_of(&sealed.residual, sealed.per_subject, Time::default()) {
+            let under = if sealed.per_subject {
+                Under::Subject(dataset, subject)
+            } else {
+                Under::Dataset(dataset)
+            };
+            let key = crate::store::blob_key(dataset, sealed.upto, subject);
+            let bytes = self.seal(Table::Recent, &key, under, &blob.encode())?;
+            self.engine().put(writes, Table::Recent, &key, bytes);
+        }
+        Ok(())
+    }
+
+    /// Encrypts up to `limit` values of a dataset anew that still lie under older keys; gives how
+    /// many there were. None are left when it gives fewer than `limit`.
+    ///
+    /// # Errors
+    /// When a value is damaged or the commit fails.
+    pub fn rewrap(&self, dataset: u32, limit: usize) -> Result<usize, StoreError> {
+        let ids: Vec<u32> = self.keys().read().superseded(vault::Scope::Dataset(dataset));
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let mut writes = self.engine().writes();
+        let mut count = 0;
+        let under = Under::Dataset(dataset);
+        for (table, prefix) in [
+            (Table::Entity, dataset.to_be_bytes().to_vec()),
+            (Table::Recent, dataset.to_be_bytes().to_vec()),
+            (Table::Chunk, dataset.to_be_bytes().to_vec()),
+            (Table::Manifest, dataset.to_be_bytes().to_vec()),
+            (Table::Document, Vec::new()),
+        ] {
+            self.engine().scan(table, &prefix, |key, sealed| {
+                let id = sealed.first_chunk::<4>().map(|id| u32::from_be_bytes(*id));
+                if count < limit && id.is_some_and(|id| ids.contains(&id)) {
+                    let plain = self.unseal(table, key, sealed)?;
+                    let bytes = self.seal(table, key, under, &plain)?;
+                    self.engine().put(&mut writes, table, key, bytes);
+                    count += 1;
+                }
+                Ok(())
+            })?;
+        }
+        if count > 0 {
+            self.engine().commit(writes)?;
+        }
+        Ok(count)
+    }
+
+    /// Deletes the older keys of a dataset; to be called when [`Store::rewrap`] found nothing left.
+    ///
+    /// # Errors
+    /// When the keyring cannot be replaced.
+    pub fn drop_superseded(&self, dataset: u32) -> Result<usize, StoreError> {
+        let mut ring = self.keys().write();
+        let ids = ring.superseded(vault::Scope::Dataset(dataset));
+        if !ids.is_empty() {
+            ring.delete(&ids);
+            self.files().replace_keyring(&ring.to_bytes())?;
+        }
+        Ok(ids.len())
+    }
+}

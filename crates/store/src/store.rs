@@ -1,0 +1,934 @@
+//! The store itself: opening, committing, reading.
+
+use crate::batch::{Batch, Document, Row, RowValue, Under};
+use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest};
+use crate::engine::{Engine, Table, Writes};
+use crate::entities::{Entities, Held};
+use crate::history::{Chunk, History, Open, Point, RawPoint, RichPoint, each_number};
+use crate::log::write_leaf;
+use crate::{Files, Position, Series, StoreError};
+use journal::{Hash, Tree};
+use model::{Entity, Name, Time};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vault::{Keyring, Root, Scope, Secret};
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Ordinary writes are refused when the disk has less left.
+    pub min_free_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { min_free_bytes: 64 << 20 }
+    }
+}
+
+/// What lies in the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub entities: u64,
+    pub open_points: u64,
+    pub records: u64,
+    pub commits: u64,
+    pub disk_bytes: u64,
+    pub free_bytes: u64,
+}
+
+/// An open store.
+pub struct Store {
+    engine: Engine,
+    files: Files,
+    options: Options,
+    keyring: RwLock<Keyring>,
+    entities: RwLock<Entities>,
+    history: RwLock<History>,
+    /// Documents by kind and name.
+    documents: RwLock<BTreeMap<(u8, String), Arc<[u8]>>>,
+    /// Held by the one who commits.
+    head: Mutex<Head>,
+    position_file: std::fs::File,
+    commits: AtomicU64,
+    records: AtomicU64,
+    poisoned: AtomicBool,
+    checkpoint: RwLock<String>,
+    next_series: AtomicU64,
+}
+
+struct Head {
+    tree: Tree,
+}
+
+fn entity_key(dataset: u32, number: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&dataset.to_be_bytes());
+    key[4..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn blob_key(dataset: u32, commit: u64, subject: u64) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..4].copy_from_slice(&dataset.to_be_bytes());
+    key[4..12].copy_from_slice(&commit.to_be_bytes());
+    key[12..].copy_from_slice(&subject.to_be_bytes());
+    key
+}
+
+pub(crate) fn chunk_key(dataset: u32, series: u32, generation: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&dataset.to_be_bytes());
+    key[4..8].copy_from_slice(&series.to_be_bytes());
+    key[8..].copy_from_slice(&generation.to_be_bytes());
+    key
+}
+
+/// Manifest table: `dataset, kind, number`.
+pub(crate) fn manifest_key(dataset: u32, kind: u8, number: u32) -> [u8; 9] {
+    let mut key = [kind; 9];
+    key[..4].copy_from_slice(&dataset.to_be_bytes());
+    key[5..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) const MANIFEST: u8 = 0;
+const FORGOTTEN: u8 = 1;
+const RETAINED: u8 = 2;
+
+fn number_at<const N: usize>(key: &[u8], at: usize) -> [u8; N] {
+    std::array::from_fn(|index| key.get(at + index).copied().unwrap_or(0))
+}
+
+impl Store {
+    /// Opens the data directory; makes the keyring when it is new.
+    ///
+    /// # Errors
+    /// When it is not ours, locked, damaged, shorter than acknowledged, or its keys do not fit.
+    pub fn open(files: Files, options: Options) -> Result<Store, StoreError> {
+        files.check_format()?;
+        let (operational, sensitive) = files.roots()?;
+        let keyring = match files.keyring()? {
+            Some(bytes) => Keyring::from_bytes(operational, sensitive, &bytes)?,
+            None => {
+                let mut ring = Keyring::new(operational, sensitive);
+                ring.create(Scope::Hub, Root::Operational);
+                files.replace_keyring(&ring.to_bytes())?;
+                ring
+            }
+        };
+        let (position_file, acknowledged) = files.position()?;
+        if !files.take_clean_mark() {
+            files.copy_journal()?;
+        }
+        let engine = Engine::open(&files.engine())?;
+        let head = engine.get(Table::Meta, b"head")?;
+        let found = match head.as_deref() {
+            None => Position::default(),
+            Some(head) => Position {
+                commits: u64::from_be_bytes(number_at(head, 0)),
+                records: u64::from_be_bytes(number_at(head, 8)),
+            },
+        };
+        if found.commits < acknowledged.commits || found.records < acknowledged.records {
+            return Err(StoreError::Shorter {
+                found_commits: found.commits,
+                found_records: found.records,
+                commits: acknowledged.commits,
+                records: acknowledged.records,
+                rescue: files.rescue().display().to_string(),
+            });
+        }
+        files.drop_rescue();
+        let reader = crate::LogReader { engine: &engine };
+        let tree = Tree::restore(found.records, &reader)
+            .ok_or_else(|| StoreError::Damaged("the log: a leaf or tile is missing".into()))?;
+        let checkpoint = engine.get(Table::Meta, b"checkpoint")?.unwrap_or_default();
+        let store = Store {
+            engine,
+            files,
+            options,
+            keyring: RwLock::new(keyring),
+            entities: RwLock::default(),
+            history: RwLock::default(),
+            documents: RwLock::default(),
+            head: Mutex::new(Head { tree }),
+            position_file,
+            commits: AtomicU64::new(found.commits),
+            records: AtomicU64::new(found.records),
+            poisoned: AtomicBool::new(false),
+            checkpoint: RwLock::new(String::from_utf8(checkpoint).unwrap_or_default()),
+            next_series: AtomicU64::new(1),
+        };
+        store.load()?;
+        Ok(store)
+    }
+
+    fn load(&self) -> Result<(), StoreError> {
+        let mut documents = self.documents.write();
+        self.engine.scan(Table::Document, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Document, key, sealed)? else {
+                return Ok(());
+            };
+            let (kind, name, body): (u8, String, Vec<u8>) = codec::decode(&plain, "a document")?;
+            documents.insert((kind, name), body.into());
+            Ok(())
+        })?;
+        let mut entities = self.entities.write();
+        let mut history = self.history.write();
+        self.engine.scan(Table::Entity, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? else {
+                return Ok(());
+            };
+            let doc: EntityDoc = codec::decode(&plain, "an entity")?;
+            for series in &doc.series {
+                history.owner.insert(series.number, (doc.dataset, doc.number));
+            }
+            entities.load(doc);
+            Ok(())
+        })?;
+        let mut forgotten: HashMap<u32, Forgotten> = HashMap::new();
+        let mut manifests = Vec::new();
+        self.engine.scan(Table::Manifest, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Manifest, key, sealed)? else {
+                return Ok(());
+            };
+            let dataset = u32::from_be_bytes(number_at(key, 0));
+            match key.get(4) {
+                Some(&FORGOTTEN) => {
+                    let entry: Forgotten = codec::decode(&plain, "a list of forgotten series")?;
+                    forgotten.insert(entry.series, entry);
+                }
+                Some(&RETAINED) => {
+                    history.retained.insert(dataset, codec::decode(&plain, "a retention")?);
+                }
+                _ => manifests.push((dataset, codec::decode::<Manifest>(&plain, "a manifest")?)),
+            }
+            Ok(())
+        })?;
+        for (dataset, mut manifest) in manifests {
+            let floor = history.floor(dataset);
+            let generation = manifest.generation;
+            manifest.chunks.retain(|chunk| {
+                let kept = forgotten.get(&chunk.series).is_none_or(|f| generation > f.generation);
+                kept && chunk.last >= floor
+            });
+            history.add_manifest(dataset, &manifest);
+        }
+        // In the order of commits across datasets, so that states end as they were.
+        let mut last_series = history.next_series();
+        self.engine.scan(Table::Recent, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Recent, key, sealed)? else {
+                return Ok(());
+            };
+            let dataset = u32::from_be_bytes(number_at(key, 0));
+            let commit = u64::from_be_bytes(number_at(key, 4));
+            let blob = Blob::decode(&plain)?;
+            let floor = history.floor(dataset);
+            let live = |series: u32, at: i64| {
+                at >= floor && forgotten.get(&series).is_none_or(|f| commit > f.commit)
+            };
+            for ((series, at), value) in blob.series.iter().zip(&blob.at).zip(&blob.value) {
+                last_series = last_series.max(series + 1);
+                if let Some((_, number)) = history.owner.get(series).copied() {
+                    entities.replay(number, *series, (*at, *value), commit, Time(blob.time));
+                }
+                if live(*series, *at) {
+                    history.put_number(*series, *at, *value);
+                }
+            }
+            for point in &blob.rich {
+                last_series = last_series.max(point.series + 1);
+                if live(point.series, point.at) {
+                    history.put_rich(point.series, point.at, point.instance.clone());
+                }
+            }
+            let points = u32::try_from(blob.series.len() + blob.rich.len()).unwrap_or(u32::MAX);
+            *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
+            Ok(())
+        })?;
+        self.next_series.store(u64::from(last_series), Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn keys(&self) -> &RwLock<Keyring> {
+        &self.keyring
+    }
+
+    pub(crate) fn entities(&self) -> &RwLock<Entities> {
+        &self.entities
+    }
+
+    pub(crate) fn histories(&self) -> &RwLock<History> {
+        &self.history
+    }
+
+    /// The files beside the engine.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// A key derived from the operational root.
+    pub fn derived_key(&self, usage: &str) -> Secret {
+        self.keyring.read().derived(usage)
+    }
+
+    /// Whether the sensitive root is closed.
+    pub fn is_sealed(&self) -> bool {
+        self.keyring.read().is_sealed()
+    }
+
+    // ---- encryption of values -----------------------------------------------------------------
+
+    fn scope_of(under: Under) -> Scope {
+        match under {
+            Under::Hub => Scope::Hub,
+            Under::Dataset(dataset) => Scope::Dataset(dataset),
+            Under::Subject(dataset, subject) => Scope::Subject(dataset, subject),
+        }
+    }
+
+    /// Makes sure that there is a key for `under`; durable on return.
+    ///
+    /// # Errors
+    /// When its root is sealed or the keyring cannot be written.
+    pub fn ensure_key(&self, under: Under, sensitive: bool) -> Result<(), StoreError> {
+        let scope = Self::scope_of(under);
+        if self.keyring.read().current(scope).is_some() {
+            return Ok(());
+        }
+        self.new_key(under, sensitive)
+    }
+
+    /// Makes a new current key for `under`; durable on return.
+    ///
+    /// # Errors
+    /// When its root is sealed or the keyring cannot be written.
+    pub fn new_key(&self, under: Under, sensitive: bool) -> Result<(), StoreError> {
+        let root = if sensitive { Root::Sensitive } else { Root::Operational };
+        let mut ring = self.keyring.write();
+        let (_, line) = ring
+            .create(Self::scope_of(under), root)
+            .ok_or_else(|| StoreError::NoKey(format!("{under:?}")))?;
+        self.files.append_keyring(&line)
+    }
+
+    /// A digest key for what lies under `under`: gone when a subject's key is.
+    pub fn digest_key(&self, under: Under) -> Option<Secret> {
+        let ring = self.keyring.read();
+        match under {
+            Under::Hub => Some(ring.derived("digest")),
+            Under::Dataset(dataset) => Some(ring.derived(&format!("digest/{dataset}"))),
+            Under::Subject(..) => {
+                let id = ring.current(Self::scope_of(under))?;
+                Some(ring.secret(id)?.derive("digest"))
+            }
+        }
+    }
+
+    pub(crate) fn seal(
+        &self,
+        table: Table,
+        key: &[u8],
+        under: Under,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let ring = self.keyring.read();
+        let missing = || StoreError::NoKey(format!("{under:?}"));
+        let id = ring.current(Self::scope_of(under)).ok_or_else(missing)?;
+        let secret = ring.secret(id).ok_or_else(missing)?;
+        let context = [&[table as u8], key, &id.to_be_bytes()].concat();
+        Ok([id.to_be_bytes().as_slice(), &vault::seal(secret, &context, plain)].concat())
+    }
+
+    pub(crate) fn unseal(
+        &self,
+        table: Table,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        self.unseal_if_open(table, key, sealed)?
+            .ok_or_else(|| StoreError::NoKey(format!("a value of table {table:?}")))
+    }
+
+    /// None when the key is not here.
+    pub(crate) fn unseal_if_open(
+        &self,
+        table: Table,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let damaged = || StoreError::Damaged(format!("a value of table {table:?}"));
+        let (id, body) = sealed.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let context = [&[table as u8], key, id].concat();
+        let ring = self.keyring.read();
+        match ring.secret(u32::from_be_bytes(*id)) {
+            None => Ok(None),
+            Some(secret) => vault::open(secret, &context, body).map(Some).ok_or_else(damaged),
+        }
+    }
+
+    // ---- committing ---------------------------------------------------------------------------
+
+    /// The number the next new entity gets.
+    pub fn next_entity(&self) -> u64 {
+        self.entities.read().next_number()
+    }
+
+    /// A fresh series number.
+    pub fn next_series(&self) -> u32 {
+        u32::try_from(self.next_series.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    /// The number of the next commit.
+    pub fn next_commit(&self) -> u64 {
+        self.commits.load(Ordering::Acquire) + 1
+    }
+
+    /// How many records the log has.
+    pub fn log_size(&self) -> u64 {
+        self.records.load(Ordering::Acquire)
+    }
+
+    /// The root over the log now.
+    pub fn log_root(&self) -> (u64, Hash) {
+        let head = self.head.lock();
+        (head.tree.size(), head.tree.root())
+    }
+
+    /// The last signed checkpoint.
+    pub fn checkpoint(&self) -> String {
+        self.checkpoint.read().clone()
+    }
+
+    /// Commits everything in the batch, or nothing. Durable on return. Gives each entity's series.
+    ///
+    /// # Errors
+    /// When the store is poisoned, the disk is full or a key is missing; nothing is changed then.
+    pub fn commit(&self, batch: Batch, series: Vec<Arc<Vec<Series>>>) -> Result<u64, StoreError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(StoreError::Poisoned("an earlier write or fsync failed".into()));
+        }
+        if self.files.free_bytes() < self.options.min_free_bytes {
+            return Err(StoreError::Full(self.options.min_free_bytes >> 20));
+        }
+        let mut head = self.head.lock();
+        let commit = self.next_commit();
+        let mut writes = self.engine.writes();
+        self.write_entities(&mut writes, &batch, &series, commit)?;
+        self.write_rows(&mut writes, &batch, commit)?;
+        self.write_forgotten(&mut writes, &batch, commit)?;
+        for document in &batch.documents {
+            self.write_document(&mut writes, document)?;
+        }
+        for sealed in &batch.sealed {
+            self.write_sealed(&mut writes, sealed)?;
+        }
+        for (dataset, floor) in &batch.retained {
+            let key = manifest_key(*dataset, RETAINED, 0);
+            let body = self.seal(
+                Table::Manifest,
+                &key,
+                Under::Dataset(*dataset),
+                &codec::encode(&floor.0),
+            )?;
+            self.engine.put(&mut writes, Table::Manifest, &key, body);
+            for chunk in self.history.read().chunks.values().flatten() {
+                if chunk.dataset == *dataset && chunk.reference.last < floor.0 {
+                    let key = chunk_key(*dataset, chunk.reference.series, chunk.generation);
+                    self.engine.remove(&mut writes, Table::Chunk, &key);
+                }
+            }
+        }
+        let mut tree = head.tree.clone();
+        for (salt, record) in &batch.records {
+            let key = tree.size().to_be_bytes();
+            let plain = [salt.as_slice(), record].concat();
+            let sealed = self.seal(Table::Record, &key, Under::Hub, &plain)?;
+            self.engine.put(&mut writes, Table::Record, &key, sealed);
+            write_leaf(&self.engine, &mut writes, &mut tree, &journal::commitment(salt, record));
+        }
+        if let Some(checkpoint) = &batch.checkpoint {
+            self.engine.put(
+                &mut writes,
+                Table::Meta,
+                b"checkpoint",
+                checkpoint.clone().into_bytes(),
+            );
+        }
+        let position = Position { commits: commit, records: tree.size() };
+        let meta = [position.commits.to_be_bytes(), position.records.to_be_bytes()].concat();
+        self.engine.put(&mut writes, Table::Meta, b"head", meta);
+        if let Err(error) = self.engine.commit(writes) {
+            self.poisoned.store(true, Ordering::Release);
+            return Err(StoreError::Poisoned(error.to_string()));
+        }
+        head.tree = tree;
+        self.apply(batch, series, commit);
+        self.commits.store(position.commits, Ordering::Release);
+        self.records.store(position.records, Ordering::Release);
+        // Best effort by nature: it only has to outlive the process.
+        if let Err(error) = Files::write_position(&self.position_file, position) {
+            tracing::error!(%error, "the position file cannot be written");
+        }
+        Ok(commit)
+    }
+
+    fn write_entities(
+        &self,
+        writes: &mut Writes,
+        batch: &Batch,
+        series: &[Arc<Vec<Series>>],
+        commit: u64,
+    ) -> Result<(), StoreError> {
+        for (write, series) in batch.entities.iter().zip(series) {
+            if !write.durable {
+                continue;
+            }
+            let key = entity_key(write.dataset, write.number);
+            let under = if write.per_subject {
+                Under::Subject(write.dataset, write.number)
+            } else {
+                Under::Dataset(write.dataset)
+            };
+            let doc = EntityDoc {
+                number: write.number,
+                dataset: write.dataset,
+                per_subject: write.per_subject,
+                entity: write.entity.as_ref().clone(),
+                series: series.as_ref().clone(),
+                deleted: write.deleted,
+                commit,
+                evidence: write.evidence.clone(),
+            };
+            let sealed = self.seal(Table::Entity, &key, under, &codec::encode(&doc))?;
+            self.engine.put(writes, Table::Entity, &key, sealed);
+        }
+        Ok(())
+    }
+
+    fn write_rows(
+        &self,
+        writes: &mut Writes,
+        batch: &Batch,
+        commit: u64,
+    ) -> Result<(), StoreError> {
+        for (dataset, per_subject, rows) in &batch.rows {
+            for (subject, blob) in blobs_of(rows, *per_subject, batch.time) {
+                let under = if *per_subject {
+                    Under::Subject(*dataset, subject)
+                } else {
+                    Under::Dataset(*dataset)
+                };
+                let key = blob_key(*dataset, commit, subject);
+                let sealed = self.seal(Table::Recent, &key, under, &blob.encode())?;
+                self.engine.put(writes, Table::Recent, &key, sealed);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_forgotten(
+        &self,
+        writes: &mut Writes,
+        batch: &Batch,
+        commit: u64,
+    ) -> Result<(), StoreError> {
+        let history = self.history.read();
+        for (dataset, series) in &batch.forgotten {
+            let generation = history.generations.get(dataset).copied().unwrap_or(0);
+            let entry = Forgotten { series: *series, commit, generation };
+            let key = manifest_key(*dataset, FORGOTTEN, *series);
+            let under = Under::Dataset(*dataset);
+            let sealed = self.seal(Table::Manifest, &key, under, &codec::encode(&entry))?;
+            self.engine.put(writes, Table::Manifest, &key, sealed);
+            for chunk in history.chunks.get(series).into_iter().flatten() {
+                let key = chunk_key(*dataset, *series, chunk.generation);
+                self.engine.remove(writes, Table::Chunk, &key);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_document(&self, writes: &mut Writes, document: &Document) -> Result<(), StoreError> {
+        let name_key = self.derived_key("document names");
+        let digest = vault::keyed_digest(&name_key, &[&[document.kind], document.name.as_bytes()]);
+        let key = &digest[..16];
+        match &document.body {
+            None => self.engine.remove(writes, Table::Document, key),
+            Some(body) => {
+                let plain = codec::encode(&(document.kind, &document.name, body));
+                let sealed = self.seal(Table::Document, key, document.under, &plain)?;
+                self.engine.put(writes, Table::Document, key, sealed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings memory to where the disk now is.
+    fn apply(&self, batch: Batch, series: Vec<Arc<Vec<Series>>>, commit: u64) {
+        let mut entities = self.entities.write();
+        let mut history = self.history.write();
+        for (write, series) in batch.entities.into_iter().zip(series) {
+            for one in series.iter() {
+                history.owner.insert(one.number, (write.dataset, write.number));
+            }
+            if !write.durable {
+                entities.set_state(write.number, write.entity);
+                continue;
+            }
+            entities.put(Held {
+                number: write.number,
+                dataset: write.dataset,
+                per_subject: write.per_subject,
+                entity: write.entity,
+                series,
+                deleted: write.deleted,
+                commit,
+                ahead: false,
+                evidence: write.evidence,
+            });
+        }
+        for (dataset, series) in batch.forgotten {
+            history.forget(dataset, series, commit);
+        }
+        for (dataset, _, rows) in batch.rows {
+            let points = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+            *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
+            for row in rows {
+                match row.value {
+                    RowValue::Number(value) => history.put_number(row.series, row.at.0, value),
+                    RowValue::Rich(instance) => history.put_rich(row.series, row.at.0, *instance),
+                }
+            }
+        }
+        for sealed in batch.sealed {
+            sealed.apply(&mut history);
+        }
+        for (dataset, floor) in batch.retained {
+            history.retain(dataset, floor.0);
+        }
+        drop((entities, history));
+        let mut documents = self.documents.write();
+        for document in batch.documents {
+            match document.body {
+                Some(body) => drop(documents.insert((document.kind, document.name), body.into())),
+                None => drop(documents.remove(&(document.kind, document.name))),
+            }
+        }
+        if let Some(checkpoint) = batch.checkpoint {
+            *self.checkpoint.write() = checkpoint;
+        }
+    }
+
+    // ---- reading ------------------------------------------------------------------------------
+
+    /// A document.
+    pub fn document(&self, kind: u8, name: &str) -> Option<Arc<[u8]>> {
+        self.documents.read().get(&(kind, name.to_owned())).cloned()
+    }
+
+    /// All documents of a kind, by name.
+    pub fn documents(&self, kind: u8) -> Vec<(String, Arc<[u8]>)> {
+        let documents = self.documents.read();
+        let range = documents.range((kind, String::new())..);
+        let of_kind = range.take_while(|((found, _), _)| *found == kind);
+        of_kind.map(|((_, name), body)| (name.clone(), body.clone())).collect()
+    }
+
+    /// An entity by id, deleted ones included.
+    pub fn entity(&self, id: &str) -> Option<Held> {
+        self.entities.read().by_id(id).cloned()
+    }
+
+    /// An entity by number.
+    pub fn entity_by_number(&self, number: u64) -> Option<Held> {
+        self.entities.read().get(number).cloned()
+    }
+
+    /// Every entity that has one of these types (none given: every entity), in the order they were
+    /// created, as long as `each` says so. Deleted ones are included.
+    pub fn each_entity(&self, types: Option<&[Name]>, each: &mut dyn FnMut(&Held) -> bool) {
+        let entities = self.entities.read();
+        match types {
+            None => {
+                entities.all().take_while(|held| each(held)).for_each(drop);
+            }
+            Some([one]) => {
+                entities.of_type(one.as_str()).take_while(|held| each(held)).for_each(drop);
+            }
+            Some(many) => {
+                let of =
+                    |name: &Name| entities.of_type(name.as_str()).map(|held| held.number).collect();
+                let numbers: Vec<Vec<u64>> = many.iter().map(of).collect();
+                let numbers: std::collections::BTreeSet<u64> =
+                    numbers.into_iter().flatten().collect();
+                let held = numbers.into_iter().filter_map(|number| entities.get(number));
+                held.take_while(|held| each(held)).for_each(drop);
+            }
+        }
+    }
+
+    /// The types that entities have.
+    pub fn types(&self) -> Vec<Name> {
+        self.entities.read().types().cloned().collect()
+    }
+
+    /// Living entities in a dataset.
+    pub fn count_of(&self, dataset: u32) -> u64 {
+        self.entities.read().count_of(dataset)
+    }
+
+    /// Gives every number of a series in `from..until` to `each`, in order of time.
+    ///
+    /// # Errors
+    /// When a chunk is damaged or its key is gone.
+    pub fn each_number(
+        &self,
+        series: u32,
+        from: Time,
+        until: Time,
+        each: &mut dyn FnMut(Time, f64),
+    ) -> Result<(), StoreError> {
+        let (clusters, open, from) = {
+            let history = self.history.read();
+            let floor = history.owner.get(&series).map_or(i64::MIN, |(d, _)| history.floor(*d));
+            let from = from.0.max(floor);
+            let open: Vec<RawPoint> = match history.open.get(&series) {
+                Some(Open::Numbers(run)) => {
+                    let start = run.partition_point(|(at, _)| *at < from);
+                    let end = run.partition_point(|(at, _)| *at < until.0);
+                    run[start..end.max(start)].to_vec()
+                }
+                _ => Vec::new(),
+            };
+            (history.clusters(series, from, until.0), open, from)
+        };
+        let read = |chunk: &Chunk| codec::decode_points(&self.read_chunk(chunk)?);
+        each_number(clusters, &open, (from, until.0), &read, &mut |at, value| each(Time(at), value))
+    }
+
+    /// The points of a series in `from..until`, in order; only the latest `last` when given.
+    ///
+    /// # Errors
+    /// When a chunk is damaged or its key is gone.
+    pub fn points(
+        &self,
+        series: &Series,
+        from: Time,
+        until: Time,
+        last: Option<usize>,
+    ) -> Result<Vec<Point>, StoreError> {
+        let mut points = std::collections::VecDeque::new();
+        let keep = last.unwrap_or(usize::MAX);
+        let mut push = |point: Point| {
+            points.push_back(point);
+            if points.len() > keep {
+                points.pop_front();
+            }
+        };
+        if series.rich {
+            for (at, instance) in self.rich_points(series.number, from, until)? {
+                push(Point::Rich(Time(at), Box::new(instance)));
+            }
+        } else {
+            self.each_number(series.number, from, until, &mut |at, value| {
+                push(Point::Number(at, value))
+            })?;
+        }
+        Ok(points.into())
+    }
+
+    fn rich_points(
+        &self,
+        series: u32,
+        from: Time,
+        until: Time,
+    ) -> Result<BTreeMap<i64, model::Instance>, StoreError> {
+        let (clusters, open, from) = {
+            let history = self.history.read();
+            let floor = history.owner.get(&series).map_or(i64::MIN, |(d, _)| history.floor(*d));
+            let open = match history.open.get(&series) {
+                Some(Open::Rich(run)) => run.clone(),
+                _ => Vec::new(),
+            };
+            let from = from.0.max(floor);
+            (history.clusters(series, from, until.0), open, from)
+        };
+        let mut points = BTreeMap::new();
+        let mut chunks: Vec<Chunk> = clusters.into_iter().flatten().collect();
+        chunks.sort_by_key(|chunk| chunk.generation);
+        for chunk in chunks {
+            let run: Vec<RichPoint> = codec::decode(&self.read_chunk(&chunk)?, "a sealed chunk")?;
+            points.extend(run.into_iter().map(|point| (point.at, point.instance)));
+        }
+        points.extend(open);
+        points.retain(|at, _| *at >= from && *at < until.0);
+        Ok(points)
+    }
+
+    pub(crate) fn read_chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, StoreError> {
+        let key = chunk_key(chunk.dataset, chunk.reference.series, chunk.generation);
+        let sealed = self.engine.get(Table::Chunk, &key)?;
+        let sealed = sealed.ok_or_else(|| {
+            StoreError::Damaged(format!(
+                "series {}: a sealed chunk is missing",
+                chunk.reference.series
+            ))
+        })?;
+        self.unseal(Table::Chunk, &key, &sealed)
+    }
+
+    /// What lies in the store.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            entities: self.entities.read().living() as u64,
+            open_points: self.history.read().open_points() as u64,
+            records: self.log_size(),
+            commits: self.commits.load(Ordering::Acquire),
+            disk_bytes: self.engine.disk_bytes(),
+            free_bytes: self.files.free_bytes(),
+        }
+    }
+
+    /// Whether writes are refused since one failed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Makes the position outlive the machine; once a second is enough.
+    pub fn sync_position(&self) {
+        if let Err(error) = self.position_file.sync_data() {
+            tracing::error!(%error, "the position file cannot be made durable");
+        }
+    }
+
+    /// Deletes keys for good: what they encrypt cannot be read again.
+    ///
+    /// # Errors
+    /// When the keyring cannot be replaced; the keys are still there then.
+    pub fn shred(&self, under: Under) -> Result<usize, StoreError> {
+        let mut ring = self.keyring.write();
+        let ids = ring.of_scope(Self::scope_of(under));
+        ring.delete(&ids);
+        self.files.replace_keyring(&ring.to_bytes())?;
+        drop(ring);
+        let mut entities = self.entities.write();
+        let mut history = self.history.write();
+        let gone: Vec<u64> = entities
+            .all()
+            .filter(|held| match under {
+                Under::Hub => false,
+                Under::Dataset(dataset) => held.dataset == dataset,
+                Under::Subject(dataset, number) => held.dataset == dataset && held.number == number,
+            })
+            .map(|held| held.number)
+            .collect();
+        for number in gone {
+            let series = entities.get(number).map(|held| held.series.clone()).unwrap_or_default();
+            for one in series.iter() {
+                history.open.remove(&one.number);
+                history.chunks.remove(&one.number);
+            }
+            entities.remove(number);
+        }
+        Ok(ids.len())
+    }
+
+    /// Closes in order.
+    pub fn close(&self) {
+        if self.is_poisoned() {
+            return;
+        }
+        if self.engine.persist().is_ok() && self.position_file.sync_data().is_ok() {
+            self.files.put_clean_mark();
+        }
+    }
+}
+
+/// The rows of one dataset as blobs: one, or one a subject.
+pub(crate) fn blobs_of(rows: &[Row], per_subject: bool, time: Time) -> BTreeMap<u64, Blob> {
+    let mut blobs: BTreeMap<u64, Blob> = BTreeMap::new();
+    for row in rows {
+        let blob = blobs.entry(if per_subject { row.entity } else { 0 }).or_default();
+        blob.time = time.0;
+        match &row.value {
+            RowValue::Number(value) => {
+                blob.series.push(row.series);
+                blob.at.push(row.at.0);
+                blob.value.push(*value);
+            }
+            RowValue::Rich(instance) => blob.rich.push(RichPoint {
+                series: row.series,
+                at: row.at.0,
+                instance: instance.as_ref().clone(),
+            }),
+        }
+    }
+    blobs
+}
+
+/// The state that a digest is taken over.
+pub(crate) fn state_bytes(
+    number: u64,
+    entity: &Entity,
+    series: &[Series],
+    deleted: Option<Time>,
+) -> Vec<u8> {
+    codec::encode(&(number, entity, series, deleted))
+}
+
+impl Store {
+    /// Keyed digest of an entity's state: what records commit to.
+    pub fn state_digest(
+        &self,
+        under: Under,
+        number: u64,
+        entity: &Entity,
+        series: &[Series],
+        deleted: Option<Time>,
+    ) -> Hash {
+        match self.digest_key(under) {
+            Some(key) => {
+                vault::keyed_digest(&key, &[&state_bytes(number, entity, series, deleted)])
+            }
+            None => [0; 32],
+        }
+    }
+
+    /// Keyed digests of the rows of one dataset in a commit, blob by blob: subject and digest.
+    pub fn row_digests(
+        &self,
+        dataset: u32,
+        per_subject: bool,
+        rows: &[Row],
+        time: Time,
+    ) -> Vec<(u64, Hash)> {
+        let digest = |(subject, blob): (u64, Blob)| {
+            let under = if per_subject {
+                Under::Subject(dataset, subject)
+            } else {
+                Under::Dataset(dataset)
+            };
+            let key = self.digest_key(under)?;
+            Some((subject, vault::keyed_digest(&key, &[&blob.encode()])))
+        };
+        blobs_of(rows, per_subject, time).into_iter().filter_map(digest).collect()
+    }
+}
+
+impl Store {
+    /// Shows states in memory that are not on disk: what went to the ring while writes fail.
+    pub fn show(&self, states: impl Iterator<Item = (u64, Arc<Entity>)>) {
+        let mut entities = self.entities.write();
+        for (number, entity) in states {
+            entities.set_state(number, entity);
+        }
+    }
+}

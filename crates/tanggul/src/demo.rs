@@ -1,0 +1,307 @@
+//! A working city in one command: the hub, its officials and datasets, and its devices as clients.
+
+use crate::config::Config;
+use crate::running::{self, Running, base_url, now};
+use citysim::{Addresses, CityOptions, Device, city};
+use hub::NewPrincipal;
+use model::{Change, Content, Dataset, Entity, Instance, Kind, Name, Principal, Role, Value};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+/// What `tanggul demo` was asked for.
+#[derive(Debug)]
+pub struct DemoOptions {
+    pub data: Option<PathBuf>,
+    pub listen: Option<SocketAddr>,
+    pub mqtt: Option<SocketAddr>,
+    pub replay: Option<PathBuf>,
+    pub config: Option<PathBuf>,
+    pub ready_file: Option<PathBuf>,
+    pub devices: usize,
+    pub seed: u64,
+}
+
+/// Days that the demo's tokens hold.
+const TOKEN_DAYS: i64 = 30;
+/// People on the simulated register.
+const PEOPLE: usize = 40;
+/// Officials whose tokens go into the ready file, in its order.
+const TOKENS: [&str; 6] = ["admin", "steward", "crisis", "auditor", "app", "device"];
+
+/// Runs the demo until the process is told to end.
+///
+/// # Errors
+/// When the city cannot be set up.
+pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
+    let mut config = match &options.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    config.listen.https = options.listen.unwrap_or(config.listen.https);
+    config.listen.mqtt = options.mqtt.unwrap_or(config.listen.mqtt);
+    let (data, temporary) = match options.data.clone().or_else(|| config.data.clone()) {
+        Some(data) => (data, false),
+        None => (std::env::temp_dir().join(format!("tanggul-demo-{}", std::process::id())), true),
+    };
+    let seed = CityOptions {
+        seed: options.seed,
+        devices: options.devices,
+        replay: options.replay.clone(),
+    };
+    let devices = tokio::task::spawn_blocking(move || city(&seed)).await??;
+    let running = running::start(&data, &config, true).await?;
+    let (tokens, devices) = settle(&running, devices, &data).await?;
+    let code = running.hub.sign_in_code("admin").await?;
+    let https = base_url("https", running.https);
+    let signin = format!("{https}/#signin={code}");
+    if let Some(path) = &options.ready_file {
+        let ready = json!({
+            "https": https, "mqtts": base_url("mqtts", running.mqtts), "ca": absolute(&running.ca),
+            "data": absolute(&data), "signin": signin, "tokens": tokens,
+        });
+        write_ready(path, &ready.to_string())?;
+    }
+    announce(&running, &data, &tokens, options.replay.is_some(), &signin);
+    let (stop, stopped) = watch::channel(false);
+    let addresses = Addresses { https: reachable(running.https), mqtts: reachable(running.mqtts) };
+    let ca = running.ca.clone();
+    let clients = tokio::spawn(async move { citysim::run(devices, addresses, &ca, stopped).await });
+    running::ended().await?;
+    println!("stopping");
+    let _ = stop.send(true);
+    clients.await??;
+    running.stop().await;
+    if temporary {
+        drop(std::fs::remove_dir_all(&data));
+        drop(std::fs::remove_dir_all(store::Files::new(&data, None).keys));
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
+fn write_ready(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let beside = path.with_extension("new");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    Ok(())
+}
+
+/// Datasets, officials and devices for a new data directory; tokens again for one that is not new.
+async fn settle(
+    running: &Running,
+    devices: Vec<Device>,
+    data: &Path,
+) -> anyhow::Result<(serde_json::Map<String, serde_json::Value>, Vec<(Device, String)>)> {
+    let hub = &running.hub;
+    // Tokens are kept nowhere in clear: a second start of the same city gets new ones.
+    let is_new = hub.is_new();
+    let tokens = if is_new {
+        let datasets: Vec<Dataset> = serde_json::from_str(include_str!("demo_city.json"))?;
+        hub.bootstrap_datasets(datasets).await?;
+        let newcomers = officials().into_iter().chain(devices.iter().map(device)).collect();
+        hub.bootstrap_principals(newcomers).await?
+    } else {
+        println!(
+            "the city in {} is there already; its devices and officials get new tokens",
+            data.display()
+        );
+        let logins =
+            officials().into_iter().chain(devices.iter().map(device)).map(|n| n.principal.login);
+        hub.renew_tokens(logins.collect(), now().plus_seconds(TOKEN_DAYS * 86_400)).await?
+    };
+    let mut tokens = tokens.into_iter();
+    let mut by_name = serde_json::Map::new();
+    let mut social = String::new();
+    for newcomer in officials() {
+        let Some(token) = tokens.next() else { break };
+        if TOKENS.contains(&newcomer.principal.login.as_str()) {
+            by_name.insert(newcomer.principal.login, json!(token));
+        } else if newcomer.principal.login == "steward.social" {
+            social = token;
+        }
+    }
+    let devices = devices.into_iter().zip(tokens).collect();
+    if is_new {
+        register(running, &social).await?;
+    }
+    Ok((by_name, devices))
+}
+
+fn principal(
+    kind: Kind,
+    login: &str,
+    name: &str,
+    department: &str,
+    roles: &[Role],
+) -> NewPrincipal {
+    let principal = Principal {
+        kind,
+        login: login.into(),
+        name: name.into(),
+        department: department.into(),
+        roles: roles.to_vec(),
+        ..Principal::public()
+    };
+    NewPrincipal { principal, purpose: None, expires: now().plus_seconds(TOKEN_DAYS * 86_400) }
+}
+
+/// The demo's officials, its app and the device that newcomers try things with.
+fn officials() -> Vec<NewPrincipal> {
+    let official = |login, name, department, roles: &[Role]| {
+        principal(Kind::Official, login, name, department, roles)
+    };
+    let steward = [Role::Steward, Role::Department];
+    let mut all = vec![
+        official("admin", "Administrator (demo)", "it", &[Role::Administrator]),
+        official("steward", "Steward of water (demo)", "water", &steward),
+        official("crisis", "Crisis room (demo)", "crisis", &[Role::Crisis]),
+        official("auditor", "Inspectorate (demo)", "inspectorate", &[Role::Auditor]),
+        official("steward.environment", "Steward of environment (demo)", "environment", &steward),
+        official("steward.transport", "Steward of transport (demo)", "transport", &steward),
+        official("steward.works", "Steward of public works (demo)", "public-works", &steward),
+        official("steward.energy", "Steward of energy (demo)", "energy", &steward),
+        official("steward.social", "Steward of social affairs (demo)", "social", &steward),
+        official(
+            "works.official",
+            "Public works, official (demo)",
+            "public-works",
+            &[Role::Department],
+        ),
+    ];
+    let mut app = principal(Kind::App, "app", "A city app (demo)", "apps", &[Role::App]);
+    app.principal.datasets = vec!["test".into()];
+    let mut device =
+        principal(Kind::Device, "device", "A gauge to try with (demo)", "water", &[Role::Device]);
+    device.principal.datasets = vec!["rivers".into()];
+    device.principal.streams = vec!["urn:ngsi-ld:FloodMonitoring:demo*".into()];
+    all.extend([app, device]);
+    all
+}
+
+fn device(device: &Device) -> NewPrincipal {
+    let mut newcomer = principal(Kind::Device, &device.login, &device.login, "", &[Role::Device]);
+    newcomer.principal.datasets = vec![device.dataset.to_owned()];
+    newcomer.principal.streams = vec![device.entity.clone()];
+    newcomer
+}
+
+/// The simulated register of people who need help in an evacuation.
+async fn register(running: &Running, token: &str) -> anyhow::Result<()> {
+    const FIRST: [&str; 8] = ["Siti", "Budi", "Asep", "Dewi", "Rina", "Agus", "Euis", "Ujang"];
+    const LAST: [&str; 5] = ["Wulandari", "Santoso", "Hidayat", "Permata", "Suryana"];
+    const DISTRICT: [&str; 4] = ["Coblong", "Andir", "Regol", "Lengkong"];
+    const NEED: [&str; 4] = ["wheelchair", "oxygen at home", "hard of hearing", "dialysis"];
+    let changes = (0..PEOPLE).map(|n| {
+        let text = |text: String| Content::Property(Value::from(text));
+        let place = Value::Map(vec![
+            ("type".into(), Value::from("Point")),
+            (
+                "coordinates".into(),
+                Value::List(vec![
+                    Value::Real(107.58 + (n * 37 % 100) as f64 / 1_000.0),
+                    Value::Real(-6.95 + (n * 53 % 90) as f64 / 1_000.0),
+                ]),
+            ),
+        ]);
+        let attributes = [
+            ("district", text(DISTRICT[n % 4].into())),
+            ("name", text(format!("{} {} (simulated)", FIRST[n % 8], LAST[n % 5]))),
+            ("telephone", text(format!("+62-000-{:04}", 1_000 + n))),
+            ("address", text(format!("Jalan Contoh {}, RT {:02}", n + 1, n % 9 + 1))),
+            ("location", Content::GeoProperty(place)),
+            ("need", text(NEED[n % 4].into())),
+        ];
+        Change::Put(Entity {
+            id: format!("urn:ngsi-ld:EvacuationAssistance:{:03}", n + 1),
+            types: vec![Name::new("EvacuationAssistance")],
+            scopes: Vec::new(),
+            created: now(),
+            modified: now(),
+            attributes: attributes
+                .into_iter()
+                .map(|(name, content)| model::Attribute {
+                    name: Name::new(name),
+                    instances: vec![Instance::of(content)],
+                })
+                .collect(),
+        })
+    });
+    let source = hub::Source { zone: model::Zone::Local, block: "demo".into(), browser: None };
+    let credential = model::Credential::Bearer(token.to_owned());
+    let session = running.hub.open(&credential, &source, Some("social-care"))?;
+    let report = running.hub.write(&session, changes.collect()).await?;
+    for result in report.results {
+        if let hub::ItemResult::Refused(error) = result {
+            anyhow::bail!("the register cannot be filled: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Says what runs, and what to try, as commands that work when pasted.
+fn announce(
+    running: &Running,
+    data: &Path,
+    tokens: &serde_json::Map<String, serde_json::Value>,
+    replayed: bool,
+    signin: &str,
+) {
+    let https = base_url("https", running.https);
+    let token =
+        |name: &str| tokens.get(name).and_then(|t| t.as_str()).unwrap_or_default().to_owned();
+    let ca = absolute(&running.ca).display().to_string();
+    let data = absolute(data).display().to_string();
+    let program = std::env::current_exe()
+        .map_or_else(|_| "tanggul".into(), |path| path.display().to_string());
+    let gauge = if replayed {
+        "urn:ngsi-ld:FloodMonitoring:katulampa"
+    } else {
+        "urn:ngsi-ld:FloodMonitoring:gauge-0001"
+    };
+    let kind = if replayed {
+        "recorded data, replayed in compressed time; lamps, meters and the register are simulated"
+    } else {
+        "simulated"
+    };
+    println!(
+        "\nTanggul: a city is running ({kind}).\n\n  HTTPS  {https}\n  MQTT   {}\n  data   {data}\n  CA     {ca}\n\n\
+Sign in once as administrator:\n  {signin}\n\nTry, in another terminal:\n\n\
+  export CA='{ca}' H='{https}'\n  export CRISIS='{}'\n  export APP='{}'\n  export AUDITOR='{}'\n\n\
+  # see a river rise (again and again)\n\
+  curl -s --cacert $CA $H/ngsi-ld/v1/entities/{gauge}?options=keyValues\n\n\
+  # be refused, and ask why\n\
+  curl -s --cacert $CA -H \"Authorization: Bearer $CRISIS\" \"$H/ngsi-ld/v1/entities?type=EvacuationAssistance\"\n\
+  curl -s --cacert $CA -H \"Authorization: Bearer $CRISIS\" \"$H/api/v1/why?dataset=evacuation\"\n\n\
+  # read the register for the right purpose; the answer carries a receipt\n\
+  curl -si --cacert $CA -H \"Authorization: Bearer $CRISIS\" -H 'Tanggul-Purpose: flood-response' \\\n    \"$H/ngsi-ld/v1/entities?type=EvacuationAssistance&options=keyValues&limit=2\"\n\n\
+  # find that read in the journal, and check its receipt offline\n\
+  curl -s --cacert $CA -H \"Authorization: Bearer $AUDITOR\" \"$H/api/v1/records?dataset=evacuation&limit=1\" | tee /tmp/tanggul-record\n\
+  sleep 2; INDEX=$(grep -o '\"index\":[0-9]*' /tmp/tanggul-record | cut -d: -f2)\n\
+  curl -s --cacert $CA $H/api/v1/receipts/$INDEX > /tmp/tanggul-receipt; curl -s --cacert $CA $H/log/vkey > /tmp/tanggul-vkey\n\
+  {program} log check /tmp/tanggul-receipt --vkey /tmp/tanggul-vkey\n\n\
+  # flip a byte, and catch it\n\
+  sed '4s/./Z/3' /tmp/tanggul-receipt > /tmp/tanggul-forged; {program} log check /tmp/tanggul-forged --vkey /tmp/tanggul-vkey\n\n\
+Stop with Ctrl-C; then: {program} verify --data '{data}'\n",
+        base_url("mqtts", running.mqtts),
+        token("crisis"),
+        token("app"),
+        token("auditor"),
+    );
+}

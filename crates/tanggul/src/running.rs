@@ -1,0 +1,130 @@
+//! A hub with its doors open.
+
+use crate::certificates;
+use crate::config::Config;
+use anyhow::Context;
+use courier::Courier;
+use hub::{Hub, HubOptions};
+use model::Time;
+use server::{App, Doors, Listening, TlsFiles};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use store::{Files, SealPlan};
+use tokio::net::TcpListener;
+
+/// The clock of the machine.
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// A hub with its doors open.
+pub struct Running {
+    pub hub: Arc<Hub>,
+    pub app: Arc<App>,
+    pub https: SocketAddr,
+    pub mqtts: SocketAddr,
+    pub ca: PathBuf,
+    listening: Listening,
+}
+
+/// The options of the hub that the configuration stands for.
+///
+/// # Errors
+/// When a context file cannot be used.
+pub fn hub_options(config: &Config, simulated: bool) -> anyhow::Result<HubOptions> {
+    Ok(HubOptions {
+        origin: config.log.origin.clone(),
+        now,
+        contexts: config.context_documents()?,
+        store: store::Options { min_free_bytes: config.store.min_free_mib << 20 },
+        seal: SealPlan {
+            min_points: config.store.seal_points,
+            max_blobs: config.store.seal_commits,
+        },
+        simulated,
+    })
+}
+
+/// The files of the data directory; it is made when it is new.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn files(data: &Path, keys: Option<&Path>) -> anyhow::Result<Files> {
+    let files = Files::new(data, keys);
+    if !files.exist() {
+        files.create()?;
+    }
+    Ok(files)
+}
+
+/// Starts the hub and opens its doors.
+///
+/// # Errors
+/// When the data directory, a certificate or an address cannot be used.
+pub async fn start(data: &Path, config: &Config, simulated: bool) -> anyhow::Result<Running> {
+    let files = files(data, config.keys.as_deref())?;
+    let options = hub_options(config, simulated)?;
+    let opened = files.clone();
+    let hub = tokio::task::spawn_blocking(move || Hub::start(opened, options)).await??;
+    let made = certificates::make(&files, &config.tls.names)?;
+    let bind = |address: SocketAddr| async move {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("the address {address} cannot be listened on"))
+    };
+    let https = bind(config.listen.https).await?;
+    let mqtts = bind(config.listen.mqtt).await?;
+    let (https_at, mqtts_at) = (https.local_addr()?, mqtts.local_addr()?);
+    let courier = Arc::new(Courier::new(config.egress.allow.clone())?);
+    let app = Arc::new(App {
+        hub: hub.clone(),
+        courier: courier.clone(),
+        base_url: base_url("https", https_at),
+        ready: AtomicBool::new(false),
+    });
+    let doors = Doors { app: app.clone(), https, mqtts };
+    let tls = TlsFiles {
+        certificates: config.tls.certificate.as_deref().unwrap_or(&made.certificate),
+        key: config.tls.key.as_deref().unwrap_or(&made.key),
+    };
+    let listening = doors.open(&tls, config.tls.allow_tls12)?;
+    tokio::spawn(hub.clone().deliver(courier));
+    app.ready.store(true, Ordering::Release);
+    Ok(Running { hub, app, https: https_at, mqtts: mqtts_at, ca: made.ca, listening })
+}
+
+/// A URL for an address; loopback is called `localhost`, as its certificate says.
+pub fn base_url(scheme: &str, address: SocketAddr) -> String {
+    if address.ip().is_loopback() || address.ip().is_unspecified() {
+        format!("{scheme}://localhost:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
+    }
+}
+
+impl Running {
+    /// Closes the doors, commits what was accepted, closes the files.
+    pub async fn stop(self) {
+        self.app.ready.store(false, Ordering::Release);
+        self.listening.close().await;
+        self.hub.stop().await;
+    }
+}
+
+/// Waits until the process is told to end.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub async fn ended() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! The keyring: every data key, each wrapped under its root. It lies outside the store and outside
+//! ordinary backups, so that deleting a key here is what makes its data unreadable.
+
+use crate::aead::{Secret, open, seal};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// Number of a data key; written before everything it encrypts.
+pub type KeyId = u32;
+
+/// Which root a key lies under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Root {
+    /// Opens at start without a person.
+    Operational,
+    /// Confidential data and above.
+    Sensitive,
+}
+
+/// What a key encrypts, by surrogate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// Records, principals, datasets, everything of the hub itself.
+    Hub,
+    /// A dataset.
+    Dataset(u32),
+    /// One person's data in a dataset.
+    Subject(u32, u64),
+}
+
+/// Why a keyring cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    #[error("the keyring does not open with the {0:?} root key: it is another key, or damaged")]
+    WrongRoot(Root),
+    #[error("the keyring is damaged at byte {0}")]
+    Damaged(usize),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    id: KeyId,
+    scope: Scope,
+    root: Root,
+    /// The key, sealed under its root.
+    wrapped: Vec<u8>,
+}
+
+struct Held {
+    scope: Scope,
+    root: Root,
+    /// None while the root is sealed.
+    secret: Option<Secret>,
+    wrapped: Vec<u8>,
+}
+
+const MAGIC: &[u8; 8] = b"TGKEYS01";
+
+/// All data keys.
+pub struct Keyring {
+    operational: Secret,
+    sensitive: Option<Secret>,
+    keys: HashMap<KeyId, Held>,
+    current: HashMap<Scope, KeyId>,
+    next: KeyId,
+}
+
+impl Keyring {
+    /// An empty keyring under these roots; without the sensitive one it is sealed.
+    pub fn new(operational: Secret, sensitive: Option<Secret>) -> Keyring {
+        Keyring { operational, sensitive, keys: HashMap::new(), current: HashMap::new(), next: 1 }
+    }
+
+    /// Reads what [`Keyring::to_bytes`] wrote, with lines appended since. A last line cut short by a
+    /// crash was never acknowledged and is left out.
+    ///
+    /// # Errors
+    /// When a root does not fit or a line is damaged.
+    pub fn from_bytes(
+        operational: Secret,
+        sensitive: Option<Secret>,
+        bytes: &[u8],
+    ) -> Result<Keyring, KeyringError> {
+        let mut ring = Keyring::new(operational, sensitive);
+        let mut rest = bytes.strip_prefix(MAGIC).ok_or(KeyringError::Damaged(0))?;
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let at = bytes.len() - rest.len();
+            let length = u32::from_be_bytes(*length) as usize;
+            let Some((line, after)) = after.split_at_checked(length) else { break };
+            let line: Line = postcard::from_bytes(line).map_err(|_| KeyringError::Damaged(at))?;
+            let secret = match ring.root(line.root) {
+                Some(root) => {
+                    let plain = open(root, &context(line.id, line.scope), &line.wrapped)
+                        .ok_or(KeyringError::WrongRoot(line.root))?;
+                    let plain = plain.try_into().map_err(|_| KeyringError::Damaged(at))?;
+                    Some(Secret::new(plain))
+                }
+                None => None,
+            };
+            let held = Held { scope: line.scope, root: line.root, secret, wrapped: line.wrapped };
+            ring.hold(line.id, held);
+            rest = after;
+        }
+        Ok(ring)
+    }
+
+    fn hold(&mut self, id: KeyId, held: Held) {
+        // The newest key of a scope is the one that encrypts.
+        let current = self.current.entry(held.scope).or_insert(id);
+        *current = (*current).max(id);
+        self.next = self.next.max(id + 1);
+        self.keys.insert(id, held);
+    }
+
+    fn root(&self, root: Root) -> Option<&Secret> {
+        match root {
+            Root::Operational => Some(&self.operational),
+            Root::Sensitive => self.sensitive.as_ref(),
+        }
+    }
+
+    /// Everything, to be written to a fresh file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let mut ids: Vec<_> = self.keys.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            bytes.extend(self.line(id));
+        }
+        bytes
+    }
+
+    fn line(&self, id: KeyId) -> Vec<u8> {
+        let Some(held) = self.keys.get(&id) else { return Vec::new() };
+        let line = Line { id, scope: held.scope, root: held.root, wrapped: held.wrapped.clone() };
+        // Plain data into memory: this cannot fail.
+        let body = postcard::to_stdvec(&line).unwrap_or_default();
+        let length = u32::try_from(body.len()).unwrap_or(0).to_be_bytes();
+        [length.as_slice(), &body].concat()
+    }
+
+    /// Makes a new current key for a scope; the bytes are to be appended to the keyring's file and
+    /// made durable before the key is used. None while the root is sealed.
+    pub fn create(&mut self, scope: Scope, root: Root) -> Option<(KeyId, Vec<u8>)> {
+        let id = self.next;
+        let secret = Secret::random();
+        let wrapped = seal(self.root(root)?, &context(id, scope), secret.bytes());
+        self.hold(id, Held { scope, root, secret: Some(secret), wrapped });
+        Some((id, self.line(id)))
+    }
+
+    /// The key that encrypts for a scope now.
+    pub fn current(&self, scope: Scope) -> Option<KeyId> {
+        self.current.get(&scope).copied()
+    }
+
+    /// A key by number; none when it was deleted, never was, or its root is sealed.
+    pub fn secret(&self, id: KeyId) -> Option<&Secret> {
+        self.keys.get(&id)?.secret.as_ref()
+    }
+
+    /// Whether the key is there, sealed or not.
+    pub fn contains(&self, id: KeyId) -> bool {
+        self.keys.contains_key(&id)
+    }
+
+    /// Whether the sensitive root is closed.
+    pub fn is_sealed(&self) -> bool {
+        self.sensitive.is_none()
+    }
+
+    /// The keys of a scope that are not the current one.
+    pub fn superseded(&self, scope: Scope) -> Vec<KeyId> {
+        let current = self.current(scope);
+        let of_scope =
+            self.keys.iter().filter(|(id, held)| held.scope == scope && Some(**id) != current);
+        of_scope.map(|(id, _)| *id).collect()
+    }
+
+    /// Every key of a scope, and of the subjects inside it when it is a dataset.
+    pub fn of_scope(&self, scope: Scope) -> Vec<KeyId> {
+        let inside = |held: &Held| match (held.scope, scope) {
+            (Scope::Subject(dataset, _), Scope::Dataset(outer)) => dataset == outer,
+            (own, wanted) => own == wanted,
+        };
+        self.keys.iter().filter(|(_, held)| inside(held)).map(|(id, _)| *id).collect()
+    }
+
+    /// Deletes keys: what they encrypt can never be read again once [`Keyring::to_bytes`] has
+    /// replaced the file.
+    pub fn delete(&mut self, ids: &[KeyId]) {
+        for id in ids {
+            if let Some(held) = self.keys.remove(id)
+                && self.current.get(&held.scope) == Some(id)
+            {
+                self.current.remove(&held.scope);
+            }
+        }
+    }
+
+    /// A key derived from the operational root: for signing, hashing tokens and the like.
+    pub fn derived(&self, usage: &str) -> Secret {
+        self.operational.derive(usage)
+    }
+}
+
+fn context(id: KeyId, scope: Scope) -> Vec<u8> {
+    postcard::to_stdvec(&("tanggul keyring", id, scope)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roots() -> (Secret, Secret) {
+        (Secret::new([1; 32]), Secret::new([2; 32]))
+    }
+
+    #[test]
+    fn keys_come_back_and_deleted_ones_do_not() {
+        let (operational, sensitive) = roots();
+        let mut ring = Keyring::new(operational.clone(), Some(sensitive.clone()));
+        let (first, _) = ring.create(Scope::Dataset(1), Root::Operational).unwrap();
+        let (second, _) = ring.create(Scope::Dataset(1), Root::Operational).unwrap();
+        let mut file = ring.to_bytes();
+        let (subject, line) = ring.create(Scope::Subject(2, 9), Root::Sensitive).unwrap();
+        file.extend(line);
+        let open =
+            |bytes: &[u8]| Keyring::from_bytes(operational.clone(), Some(sensitive.clone()), bytes);
+        let again = open(&file).unwrap();
+        assert_eq!(again.current(Scope::Dataset(1)), Some(second));
+        assert_eq!(again.superseded(Scope::Dataset(1)), vec![first]);
+        assert_eq!(again.secret(subject).unwrap().bytes(), ring.secret(subject).unwrap().bytes());
+        assert!(open(&file[..file.len() - 3]).unwrap().secret(subject).is_none());
+        ring.delete(&[subject]);
+        assert!(open(&ring.to_bytes()).unwrap().secret(subject).is_none());
+        assert_eq!(ring.of_scope(Scope::Dataset(2)), Vec::<KeyId>::new());
+    }
+
+    #[test]
+    fn a_sealed_root_keeps_its_keys_closed() {
+        let (operational, sensitive) = roots();
+        let mut ring = Keyring::new(operational.clone(), Some(sensitive));
+        let (id, _) = ring.create(Scope::Dataset(1), Root::Sensitive).unwrap();
+        let mut sealed = Keyring::from_bytes(operational.clone(), None, &ring.to_bytes()).unwrap();
+        assert!(sealed.is_sealed() && sealed.contains(id));
+        assert!(sealed.secret(id).is_none());
+        assert!(sealed.create(Scope::Dataset(2), Root::Sensitive).is_none());
+        let wrong = Keyring::from_bytes(Secret::new([9; 32]), None, &ring.to_bytes());
+        assert!(wrong.is_ok(), "only sensitive keys inside");
+        let wrong = Keyring::from_bytes(operational, Some(Secret::new([9; 32])), &ring.to_bytes());
+        assert_eq!(wrong.err(), Some(KeyringError::WrongRoot(Root::Sensitive)));
+    }
+}

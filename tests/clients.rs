@@ -1,0 +1,106 @@
+//! Clients nobody here wrote do their everyday work: `curl`, `paho-mqtt`, `ngsildclient`.
+
+use crate::harness::{City, stdout};
+use std::process::Command;
+
+const PAHO: &str = r#"
+import os, sys, ssl, paho.mqtt.client as mqtt
+acks = []
+c = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="paho", protocol=mqtt.MQTTv5)
+c.tls_set(ca_certs=os.environ["CA"], tls_version=ssl.PROTOCOL_TLS_CLIENT)
+c.username_pw_set("device", os.environ["TOKEN"])
+c.on_publish = lambda client, data, mid, reason, properties: acks.append(str(reason))
+c.connect("localhost", int(os.environ["PORT"]))
+c.loop_start()
+infos = [c.publish("in/rivers/urn:ngsi-ld:FloodMonitoring:demo-p/currentLevel", str(n), qos=1) for n in range(1)]
+first = c.publish("in/rivers", '{"id":"urn:ngsi-ld:FloodMonitoring:demo-p","type":"FloodMonitoring","currentLevel":0}', qos=1)
+first.wait_for_publish(20)
+for n in range(1, 200):
+    last = c.publish("in/rivers/urn:ngsi-ld:FloodMonitoring:demo-p/currentLevel", str(n), qos=1)
+last.wait_for_publish(20)
+c.disconnect(); c.loop_stop()
+print(len(acks), acks.count("Success"))
+"#;
+
+const NGSILDCLIENT: &str = r#"
+import os, requests
+session_get = requests.Session.request
+def trusted(self, method, url, **options):
+    options["verify"] = os.environ["CA"]
+    headers = dict(options.get("headers") or {})
+    headers["Authorization"] = "Bearer " + os.environ["TOKEN"]
+    options["headers"] = headers
+    return session_get(self, method, url, **options)
+requests.Session.request = trusted
+from ngsildclient import Client, Entity
+client = Client("localhost", int(os.environ["PORT"]), secure=True)
+e = Entity("AgriFarm", "AgriFarm:72d9fb43")
+e.prop("name", "Wheat farm").prop("size", 5)
+print(client.upsert(e))
+again = client.get(e.id)
+print(again["size"]["value"])
+print(len(client.query(type="AgriFarm")))
+print(client.delete(e))
+"#;
+
+fn python(script: &str, variables: &[(&str, String)]) -> Option<String> {
+    let Ok(python) = std::env::var("TANGGUL_TEST_PYTHON") else {
+        println!("not run: `cargo xtask test` installs the Python clients");
+        return None;
+    };
+    let variables = variables.iter().map(|(name, value)| (*name, value));
+    let output = Command::new(python).args(["-c", script]).envs(variables).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        stdout(&output),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(stdout(&output))
+}
+
+#[test]
+fn paho_publishes_and_every_acknowledgement_means_durable() {
+    let mut city = City::start();
+    let variables =
+        [("CA", city.ca().to_owned()), ("TOKEN", city.token("device")), ("PORT", city.mqtt_port())];
+    let Some(printed) = python(PAHO, &variables) else { return };
+    // The very first came before its entity was there, and was refused.
+    assert_eq!(printed.trim(), "201 200");
+    city.kill();
+    city.launch();
+    let path = "/ngsi-ld/v1/entities/urn:ngsi-ld:FloodMonitoring:demo-p?options=keyValues";
+    assert_eq!(city.get(path, "").json()["currentLevel"], 199);
+}
+
+#[test]
+fn ngsildclient_does_its_everyday_work() {
+    let city = City::start();
+    let port = city.url().rsplit(':').next().unwrap().to_owned();
+    let variables = [("CA", city.ca().to_owned()), ("TOKEN", city.token("app")), ("PORT", port)];
+    let Some(printed) = python(NGSILDCLIENT, &variables) else { return };
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.last(), Some(&"True"), "{printed}");
+    assert!(lines.contains(&"5") && lines.contains(&"1"), "{printed}");
+}
+
+#[test]
+fn curl_sees_a_healthy_hub() {
+    let city = City::start();
+    let fetch = |path: &str| {
+        let output = Command::new("curl")
+            .args(["-sf", "--cacert", city.ca(), &format!("{}{path}", city.url())])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{path}");
+        stdout(&output)
+    };
+    assert_eq!(fetch("/healthz"), "ok\n");
+    assert_eq!(fetch("/readyz"), "ready\n");
+    assert!(fetch("/metrics").contains("tanggul_log_records"));
+    let page = fetch("/public/");
+    assert!(
+        page.contains("The data shown here is simulated.") && !page.contains("<script"),
+        "{page}"
+    );
+}

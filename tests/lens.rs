@@ -1,0 +1,139 @@
+//! The lens as an oracle test: what is hidden or coarsened cannot be found by any question.
+
+use crate::harness::City;
+use serde_json::{Value, json};
+
+/// An official of another department, who glimpses: names masked, places coarse, needs hidden.
+fn outsider(city: &City) -> String {
+    let body = json!({"kind": "official", "login": "tester", "department": "public-works", "roles": ["department"]});
+    let asked = city.act("admin", "principal.enrol", body);
+    assert_eq!(asked.status, 200, "{}", asked.text);
+    let code = asked.json()["answer"]["code"].clone();
+    let chosen = json!({"code": code, "password": "kuda meja awan tujuh belas"});
+    let redeemed = city.post("/api/v1/redeem", "", &chosen);
+    assert_eq!(redeemed.status, 201, "{}", redeemed.text);
+    redeemed.json()["token"].as_str().unwrap().to_owned()
+}
+
+fn ids(answer: &Value) -> usize {
+    answer.as_array().unwrap_or_else(|| panic!("{answer}")).len()
+}
+
+#[test]
+fn no_question_finds_what_is_withheld() {
+    let city = City::start();
+    let token = outsider(&city);
+    let who = format!("{token}:flood-response");
+    let base = "/ngsi-ld/v1/entities?type=EvacuationAssistance";
+    let seen = city.get(&format!("{base}&limit=100&options=keyValues"), &who).json();
+    assert_eq!(ids(&seen), 40);
+    for person in seen.as_array().unwrap() {
+        assert_eq!(person["name"], "***");
+        assert_eq!(person["telephone"], "***");
+        for hidden in ["address", "need"] {
+            assert_eq!(person.get(hidden), None, "{person}");
+        }
+        let lon = person["location"]["coordinates"][0].as_f64().unwrap();
+        assert!((lon / 0.05 - (lon / 0.05).round()).abs() < 1e-6, "{lon} is not coarse");
+    }
+    // By value: nothing hidden matches, nothing masked matches its true value.
+    for (q, found) in [
+        ("need==%22wheelchair%22", 0),
+        ("need", 0),
+        ("need!=%22wheelchair%22", 0),
+        ("address", 0),
+        ("name~=%22Siti%22", 0),
+        ("name==%22***%22", 40),
+        ("telephone~=%22000-10%22", 0),
+        ("district==%22Coblong%22", 0),
+    ] {
+        let answer = city.get(&format!("{base}&limit=100&q={q}"), &who);
+        assert_eq!(ids(&answer.json()), found, "{q}");
+        let counted = city.get(&format!("{base}&limit=0&count=true&q={q}"), &who);
+        assert_eq!(counted.header("ngsild-results-count"), found.to_string(), "{q}");
+    }
+    // By attribute, by order, by place.
+    assert_eq!(ids(&city.get(&format!("{base}&limit=100&attrs=need"), &who).json()), 0);
+    let order = |by: &str| {
+        let page = city.get(&format!("{base}&limit=100&orderBy={by}"), &who).json();
+        page.as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(order("need"), order("need;desc"), "a hidden attribute orders nothing");
+    assert_eq!(order("name"), order("id"), "masked names are all the same");
+    let near = |who: &str, lon: f64, lat: f64, metres: u32| {
+        let geo =
+            format!("&georel=near;maxDistance=={metres}&geometry=Point&coordinates=[{lon},{lat}]");
+        ids(&city.get(&format!("{base}&limit=100{geo}"), who).json())
+    };
+    assert!(near("crisis:flood-response", 107.58, -6.95, 50) >= 1);
+    assert_eq!(near(&who, 107.583, -6.948, 50), 0, "only the corner of the cell is there");
+    assert_eq!(
+        near(&who, 107.55, -6.95, 50)
+            + near(&who, 107.6, -6.95, 50)
+            + near(&who, 107.55, -6.9, 50)
+            + near(&who, 107.6, -6.9, 50)
+            + near(&who, 107.65, -6.95, 50)
+            + near(&who, 107.65, -6.9, 50),
+        40
+    );
+    // Types and attributes do not tell either.
+    let described = city.get("/ngsi-ld/v1/types/EvacuationAssistance", &who);
+    assert!(
+        !described.text.contains("need") && described.text.contains("telephone"),
+        "{}",
+        described.text
+    );
+    // Who may not see at all does not learn that somebody is on the list.
+    let path = "/ngsi-ld/v1/entities/urn:ngsi-ld:EvacuationAssistance";
+    let there = city.get(&format!("{path}:001"), "app");
+    let missing = city.get(&format!("{path}:999"), "app");
+    assert_eq!((there.status, missing.status), (404, 404));
+    assert_eq!(there.text.replace(":001", ":999"), missing.text);
+    // An id taken there answers as taken, and a replace by half-blind eyes is refused.
+    let taken = json!({"id": "urn:ngsi-ld:EvacuationAssistance:001", "type": "Anything", "a": {"value": 1}});
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &taken).status, 409);
+}
+
+#[test]
+fn histories_and_sums_go_through_the_lens() {
+    let city = City::start();
+    let token = outsider(&city);
+    let enrolled = city.act("admin", "principal.enrol", json!({
+        "login": "meter-x", "kind": "device", "datasets": ["meters"], "streams": ["urn:ngsi-ld:SmartMeteringObservation:x"],
+    }));
+    let code = enrolled.json()["answer"]["code"].clone();
+    let device = city.post("/api/v1/redeem", "", &json!({"code": code})).json()["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for (hour, value) in [(1, 1_234.0), (2, 2_345.0), (3, 3_456.0)] {
+        let reading = json!([{"id": "urn:ngsi-ld:SmartMeteringObservation:x", "type": "SmartMeteringObservation",
+            "totalConsumption": {"value": value, "unitCode": "KWH", "observedAt": format!("2026-01-01T0{hour}:00:00Z")}}]);
+        let sent =
+            city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", &device, &reading);
+        assert!(sent.status < 300, "{}", sent.text);
+    }
+    let path = "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:SmartMeteringObservation:x";
+    let who = format!("{token}:energy-saving");
+    let glimpsed = city.get(&format!("{path}?options=temporalValues"), &who).json();
+    let values: Vec<f64> = glimpsed["totalConsumption"]["values"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v[0].as_f64().unwrap())
+        .collect();
+    assert_eq!(values, [1_000.0, 2_000.0, 3_000.0], "coarse, to a thousand");
+    let sums =
+        city.get(&format!("{path}?options=aggregatedValues&aggrMethods=max,sum"), &who).json();
+    assert_eq!(
+        sums.get("totalConsumption"),
+        None,
+        "sums of what is not clear are not given: {sums}"
+    );
+    let refused = city.get(&format!("{path}?options=temporalValues"), &token);
+    assert_eq!(refused.status, 403, "{}", refused.text);
+}

@@ -1,0 +1,17 @@
+//! End to end, on the real binary: every test starts its own city in its own directory, on ports
+//! the system gives, and talks to it through its doors only.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod clients;
+mod crash;
+mod floors;
+mod govern;
+mod harness;
+mod inputs;
+mod lens;
+mod log;
+mod mqtt;
+mod routes;
+mod skeleton;
+mod subscriptions;

@@ -1,0 +1,129 @@
+//! Subscriptions: what matches is delivered at least once and in order, through the owner's lens, to
+//! allowed receivers only; a dead receiver's notifications wait.
+
+use crate::harness::City;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// A receiver: every notification it gets, as it was sent.
+fn receiver(listener: TcpListener) -> Receiver<(String, Value)> {
+    let (sender, received) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                while let Some(one) = request(&stream) {
+                    if sender.send(one).is_err()
+                        || (&stream).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    received
+}
+
+fn request(mut stream: &TcpStream) -> Option<(String, Value)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?.to_lowercase();
+    let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, serde_json::from_slice(&body).ok()?))
+}
+
+fn city_that_may_send(port: u16) -> (City, tempfile::NamedTempFile) {
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), format!("[egress]\nallow = [\"127.0.0.1:{port}\"]\n")).unwrap();
+    (City::start_with(&["--devices", "0", "--config", config.path().to_str().unwrap()]), config)
+}
+
+fn subscription(port: u16, more: Value) -> Value {
+    let mut body = json!({
+        "type": "Subscription",
+        "entities": [{"type": "T"}],
+        "notification": {"format": "keyValues", "endpoint": {"uri": format!("http://127.0.0.1:{port}/n"), "accept": "application/json"}},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+#[test]
+fn delivered_in_order_and_kept_for_a_dead_receiver() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (mut city, _config) = city_that_may_send(port);
+    let asked = subscription(port, json!({"q": "a>10", "watchedAttributes": ["a"]}));
+    let created = city.post("/ngsi-ld/v1/subscriptions", "app", &asked);
+    assert_eq!(created.status, 201, "{}", created.text);
+    let own = created.header("location").to_owned();
+    let write = |city: &City, a: i64| {
+        let entity =
+            json!([{"id": "urn:ngsi-ld:T:1", "type": "T", "a": {"value": a}, "b": {"value": 1}}]);
+        assert!(
+            city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", "app", &entity).status
+                < 300
+        );
+    };
+    // Nobody answers yet: the listener takes no connection. 5 does not match.
+    for a in [11, 5, 12, 13] {
+        write(&city, a);
+    }
+    // Killed before anything was delivered: what was committed is delivered all the same.
+    city.kill();
+    city.launch();
+    let received = receiver(listener);
+    let mut seen = Vec::new();
+    while seen.last() != Some(&13) {
+        let (head, body) = received.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(head.contains("idempotency-key: urn:ngsi-ld:notification:"), "{head}");
+        assert_eq!(body["type"], "Notification");
+        seen.push(body["data"][0]["a"].as_i64().unwrap());
+    }
+    seen.dedup();
+    assert_eq!(seen, [11, 12, 13]);
+    let shown = city.get(&own, "app").json();
+    assert_eq!(shown["status"], "active");
+    // Others do not see it, and when it is deleted it stops.
+    assert_eq!(city.get(&own, "crisis").status, 404);
+    assert_eq!(city.call("DELETE", &own, "app", None).status, 204);
+    write(&city, 14);
+    assert!(received.recv_timeout(Duration::from_millis(1_500)).is_err());
+}
+
+#[test]
+fn notifications_go_through_the_lens() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (city, _config) = city_that_may_send(port);
+    let received = receiver(listener);
+    // The app may not read rivers: it may ask, and gets nothing. The crisis room sees what is kept
+    // for its purpose, with which it subscribed.
+    let rivers = subscription(port, json!({"entities": [{"type": "FloodMonitoring"}]}));
+    assert_eq!(city.post("/ngsi-ld/v1/subscriptions", "app", &rivers).status, 201);
+    let reading = json!([{"id": "urn:ngsi-ld:FloodMonitoring:demo-9", "type": "FloodMonitoring", "currentLevel": {"value": 7}, "maintainer": {"value": "Dinas Air"}}]);
+    let write =
+        || city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", "device", &reading);
+    assert!(write().status < 300);
+    assert!(received.recv_timeout(Duration::from_millis(1_200)).is_err(), "nothing for the app");
+    assert_eq!(
+        city.post("/ngsi-ld/v1/subscriptions", "crisis:flood-response", &rivers).status,
+        201
+    );
+    assert!(write().status < 300);
+    let (_, body) = received.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(body["data"][0]["currentLevel"], json!(7));
+    assert_eq!(body["data"][0]["maintainer"], "Dinas Air");
+}
