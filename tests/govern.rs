@@ -64,6 +64,21 @@ fn overlapping_claims_and_bad_policies_are_refused() {
         city.act("admin", "policies.put", json!({"text": "permit(principal, action, resource);"}));
     assert_eq!(refused.status, 400, "{}", refused.text);
     assert_eq!(city.act("steward", "policies.put", json!({"text": "x"})).status, 403);
+    // Not even an administrator opens a register of people to everybody, to read or to write.
+    let old = city.get("/api/v1/policies", "").json()["text"].as_str().unwrap().to_owned();
+    for action in ["read", "glimpse", "write"] {
+        let text = format!(
+            "{old}\n@id(\"all\") permit(principal, action == Tanggul::Action::\"{action}\", resource);"
+        );
+        let refused = city.act("admin", "policies.put", json!({"text": text}));
+        assert_eq!(refused.status, 409, "{action}: {}", refused.text);
+    }
+    // Nor does he become the only one.
+    official(&city, "second.admin", &["administrator"]);
+    let alone = city.act("admin", "principal.revoke", json!({"login": "second.admin"}));
+    assert_eq!(alone.status, 409, "{}", alone.text);
+    let asked = city.act("admin", "administrator.revoke", json!({"login": "second.admin"}));
+    assert_eq!(asked.status, 202, "{}", asked.text);
 }
 
 #[test]

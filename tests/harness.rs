@@ -254,3 +254,9 @@ pub fn tool(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/tools").join(path);
     path.exists().then_some(path)
 }
+
+/// The recorded data, where it is there.
+pub fn recorded() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    path.exists().then_some(path)
+}

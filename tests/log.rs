@@ -59,8 +59,6 @@ fn a_read_of_personal_data_leaves_a_receipt_that_holds() {
     assert_eq!(record["index"], json!(index));
     assert_eq!((&record["verb"], &record["purpose"]), (&json!("read"), &json!("flood-response")));
     // Who read what about X: found by the keyed reference, not by the name.
-    let id = city.ready["https"].clone();
-    assert!(id.is_string());
     let about = city
         .get("/api/v1/records?subject=urn:ngsi-ld:EvacuationAssistance:001&limit=10", "auditor")
         .json();
@@ -72,6 +70,13 @@ fn a_read_of_personal_data_leaves_a_receipt_that_holds() {
         .get("/api/v1/records?subject=urn:ngsi-ld:EvacuationAssistance:zzz&limit=10", "auditor")
         .json();
     assert_eq!(nobody, json!([]));
+
+    // A count tells too, and is recorded before it is answered.
+    let counted =
+        "/ngsi-ld/v1/entities?type=EvacuationAssistance&q=need==%22dialysis%22&count=true&limit=0";
+    let counted = city.get(counted, "crisis:flood-response");
+    assert_eq!(counted.header("ngsild-results-count"), "10");
+    assert!(counted.receipt() > index);
 
     let receipt = city.wait_for(|| {
         let receipt = city.get(&format!("/api/v1/receipts/{index}"), "");

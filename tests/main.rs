@@ -8,6 +8,7 @@ mod crash;
 mod floors;
 mod govern;
 mod harness;
+mod import;
 mod inputs;
 mod lens;
 mod log;

@@ -16,6 +16,8 @@ pub struct CityOptions {
     pub devices: usize,
     /// Recorded data to replay instead of simulating rivers, weather, air, traffic and pipes.
     pub replay: Option<PathBuf>,
+    /// How long the city has been replaying already, in seconds.
+    pub age_s: u64,
 }
 
 /// By which door a device comes in.
@@ -44,6 +46,8 @@ pub struct Feed {
     lat: f64,
     name: String,
     sent: u64,
+    /// Where a replay begins.
+    first: u64,
     started: Option<Time>,
 }
 
@@ -94,6 +98,8 @@ pub fn city(options: &CityOptions) -> Result<Vec<Device>, ReplayError> {
     let recorded = options.replay.as_deref().map(replay::load).transpose()?;
     let simulated = recorded.is_none();
     for series in recorded.unwrap_or_default() {
+        let pause_ms = u64::try_from(series.pause.as_millis()).unwrap_or(1).max(1);
+        let first = options.age_s * 1_000 / pause_ms;
         devices.push(Device {
             login: format!("replay-{}", series.slug),
             dataset: series.dataset,
@@ -105,7 +111,8 @@ pub fn city(options: &CityOptions) -> Result<Vec<Device>, ReplayError> {
                 (series.lon, series.lat),
                 &mut random,
                 Kind::Replay(Arc::new(series)),
-            ),
+            )
+            .starting_at(first),
         });
     }
     let share = |part: usize| (options.devices * part).div_ceil(1_000);
@@ -197,8 +204,15 @@ impl Feed {
             lat,
             name,
             sent: 0,
+            first: 0,
             started: None,
         }
+    }
+
+    /// The same feed, from a later row of its recording on.
+    fn starting_at(mut self, first: u64) -> Feed {
+        self.first = first;
+        self
     }
 
     /// The next reading, and how long until the one after it; none when there is no more.
@@ -210,7 +224,7 @@ impl Feed {
         let pause = match &self.kind {
             Kind::Replay(recorded) => {
                 let recorded = recorded.clone();
-                let row = recorded.rows.get(usize::try_from(self.sent).ok()?)?;
+                let row = recorded.rows.get(usize::try_from(self.first + self.sent).ok()?)?;
                 for (name, unit, value) in recorded.values(row) {
                     reading[name] = property(value, unit, &row.0.to_string());
                 }

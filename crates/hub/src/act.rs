@@ -31,6 +31,8 @@ pub struct Effects {
     pub public: bool,
     /// What decisions rest on changes.
     pub governs: bool,
+    /// Keys to delete after the commit: whose, the note's name, the dataset.
+    pub(crate) shred: Option<(Under, String, String)>,
     /// To be done after the commit.
     pub then: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
 }
@@ -81,6 +83,7 @@ impl Hub {
     /// # Errors
     /// When it is unknown, not permitted, does not fit, or cannot be committed.
     pub async fn act(&self, session: &Session, act: Act) -> Result<ActReport, HubError> {
+        let _alone = self.governing.lock().await;
         let kind = self.permitted(session, &act).await?;
         let effects = (kind.prepare)(self, session, &act.body)?;
         if kind.four_eyes && session.principal.kind != model::Kind::Hub {
@@ -174,6 +177,7 @@ impl Hub {
     /// # Errors
     /// When there is none, it is one's own, or it is not permitted any more.
     pub async fn approve(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
+        let _alone = self.governing.lock().await;
         let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
         let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
         let pending: Pending = crate::state::from_json(&body)?;
@@ -184,7 +188,11 @@ impl Hub {
         }
         let kind = self.permitted(session, &pending.act).await?;
         let asker = self.state.principal(pending.asked_by).ok_or_else(missing)?;
+        if asker.status != model::Status::Active {
+            return Err(HubError::Conflict("whoever asked for it is not active any more".into()));
+        }
         let asker = self.imagine(asker, pending.purpose.as_deref());
+        self.permitted(&asker, &pending.act).await?;
         let mut effects = (kind.prepare)(self, &asker, &pending.act.body)?;
         effects.documents.push(Document {
             kind: kinds::PENDING,
@@ -227,11 +235,16 @@ impl Hub {
                 })
             })
             .await??;
+        if let Some((under, name, dataset)) = effects.shred {
+            let gone = self.submit(|reply| Job::Shred { under, name, dataset, reply: Some(reply) });
+            gone.await??;
+        }
         if let Some(then) = effects.then {
             then(self)?;
         }
-        let receipt =
-            ReceiptRef { index: committed.record, position: 0, group: 0, path: Vec::new() };
+        // An act has a record of its own, always.
+        let index = committed.record.unwrap_or(u64::MAX);
+        let receipt = ReceiptRef { index, position: 0, group: 0, path: Vec::new() };
         Ok(ActReport { receipt, answer: effects.answer, pending: None })
     }
 }

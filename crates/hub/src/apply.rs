@@ -9,8 +9,8 @@ pub struct Applied {
     /// None when the entity is gone.
     pub state: Option<Entity>,
     pub outcome: Outcome,
-    /// The instances that were set: their rows go into the history.
-    pub set: Vec<(Name, Option<String>)>,
+    /// The instances as they were set: their rows go into the history, late ones too.
+    pub set: Vec<(Name, Instance)>,
     /// More changed than numbers and their times: a document must be written.
     pub structural: bool,
 }
@@ -62,8 +62,8 @@ pub fn apply(
         }),
         (Change::Remember { entity }, Some(current)) => Ok(Applied {
             state: Some(current.clone()),
-            outcome: Outcome::Updated { left: Vec::new() },
-            set: names(&entity),
+            outcome: Outcome::Updated { done: Vec::new(), left: Vec::new() },
+            set: instances(&entity),
             structural: true,
         }),
         (Change::Forget { .. }, Some(current)) => Ok(Applied {
@@ -83,10 +83,10 @@ fn must_have(entity: &Entity, current: &Entity) -> Result<(), Refusal> {
     }
 }
 
-fn names(entity: &Entity) -> Vec<(Name, Option<String>)> {
-    let of = |a: &Attribute| {
-        a.instances.iter().map(|i| (a.name.clone(), i.instance_id.clone())).collect::<Vec<_>>()
-    };
+/// Every instance of an entity.
+fn instances(entity: &Entity) -> Vec<(Name, Instance)> {
+    let of =
+        |a: &Attribute| a.instances.iter().map(|i| (a.name.clone(), i.clone())).collect::<Vec<_>>();
     entity.attributes.iter().flat_map(of).collect()
 }
 
@@ -106,7 +106,7 @@ fn created(mut entity: Entity, now: Time) -> Applied {
     entity.attributes.retain(|attribute| !attribute.instances.is_empty());
     entity.created = now;
     entity.modified = now;
-    let set = names(&entity);
+    let set = instances(&entity);
     Applied { state: Some(entity), outcome: Outcome::Created, set, structural: true }
 }
 
@@ -118,7 +118,7 @@ fn replaced(entity: Entity, current: &Entity, now: Time) -> Applied {
             state.types.clone_from(&current.types);
         }
     }
-    applied.outcome = Outcome::Updated { left: Vec::new() };
+    applied.outcome = Outcome::Updated { done: Vec::new(), left: Vec::new() };
     applied
 }
 
@@ -127,7 +127,7 @@ struct Edit {
     state: Entity,
     now: Time,
     left: Vec<Name>,
-    set: Vec<(Name, Option<String>)>,
+    set: Vec<(Name, Instance)>,
     structural: bool,
 }
 
@@ -138,9 +138,11 @@ fn edit(current: &Entity, now: Time, change: impl FnOnce(&mut Edit)) -> Applied 
     if edit.structural || !edit.set.is_empty() {
         edit.state.modified = now;
     }
+    let mut done: Vec<Name> = edit.set.iter().map(|(name, _)| name.clone()).collect();
+    done.dedup();
     Applied {
         state: Some(edit.state),
-        outcome: Outcome::Updated { left: edit.left },
+        outcome: Outcome::Updated { done, left: edit.left },
         set: edit.set,
         structural: edit.structural,
     }
@@ -236,9 +238,9 @@ impl Edit {
             self.remove(name, instance.instance_id.as_deref());
             return;
         }
-        self.set.push((name.clone(), instance.instance_id.clone()));
         let Some(attribute) = self.state.attribute_mut(name.as_str()) else {
             stamp(&mut instance, self.now, self.now);
+            self.set.push((name.clone(), instance.clone()));
             self.state.attributes.push(Attribute { name: name.clone(), instances: vec![instance] });
             self.structural = true;
             return;
@@ -247,6 +249,7 @@ impl Edit {
         match attribute.instances.iter_mut().find(same) {
             None => {
                 stamp(&mut instance, self.now, self.now);
+                self.set.push((name.clone(), instance.clone()));
                 attribute.instances.push(instance);
                 self.structural = true;
             }
@@ -254,10 +257,12 @@ impl Edit {
                 let older = instance.observed_at < old.observed_at;
                 if late && older && instance.observed_at.is_some() {
                     // A late reading: its row goes into the history, the state stays.
+                    self.set.push((name.clone(), instance));
                     return;
                 }
                 stamp(&mut instance, old.created, self.now);
                 self.structural |= older || !is_numeric_step(old, &instance);
+                self.set.push((name.clone(), instance.clone()));
                 *old = instance;
             }
         }

@@ -6,7 +6,7 @@ use crate::apply::apply;
 use crate::limits::MAX_GROUP_CHANGES;
 use crate::recorder::{hex, map, record};
 use crate::watch::ChangeEvent;
-use crate::{Counter, Hub};
+use crate::{Counter, Hub, kinds};
 use journal::{GroupEntry, Hash, group_path, group_root, leaf_hash};
 use model::{
     Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value, Verb,
@@ -31,8 +31,10 @@ pub struct Planned {
 /// What became of a write.
 pub struct Committed {
     pub results: Vec<Result<Outcome, Refusal>>,
-    /// Index of the record that stands for the write.
-    pub record: u64,
+    /// Index of the record that stands for the write; none when nothing was recorded.
+    pub record: Option<u64>,
+    /// It went to the ring: its record comes when that is reconciled.
+    pub in_ring: bool,
     /// The write's leaf in the record's small tree, and how many leaves that has.
     pub position: u32,
     pub group: u32,
@@ -75,6 +77,13 @@ pub enum Job {
         id: String,
         record: Record,
     },
+    /// Delete keys for good, in no other change's way.
+    Shred {
+        under: Under,
+        name: String,
+        dataset: String,
+        reply: Option<Done<()>>,
+    },
     Checkpoint,
     Stop(oneshot::Sender<()>),
 }
@@ -89,6 +98,8 @@ struct Work {
     series: Arc<Vec<Series>>,
     deleted: Option<Time>,
     durable: bool,
+    /// A change was done, not only asked for.
+    changed: bool,
     /// The last write that changed it.
     job: usize,
     touched: Vec<Name>,
@@ -133,12 +144,15 @@ struct Group<'a> {
     rows: BTreeMap<(usize, u32), Vec<Row>>,
     forgotten: Vec<(u32, u32)>,
     jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
+    /// What life-safety writes brought, should the commit fail: by job.
+    ring: HashMap<usize, Vec<Entity>>,
     records: Vec<Record>,
     /// Where the records of each `Records` job start among `records`.
     replies: Vec<(usize, Done<u64>)>,
     sealed: Vec<Sealed>,
     retained: Vec<(u32, Time)>,
     rewraps: Vec<(u32, String, Record)>,
+    shreds: Vec<(Under, String, String, Option<Done<()>>)>,
     changes: usize,
     checkpoint: bool,
 }
@@ -154,11 +168,13 @@ impl<'a> Group<'a> {
             rows: BTreeMap::new(),
             forgotten: Vec::new(),
             jobs: Vec::new(),
+            ring: HashMap::new(),
             records: Vec::new(),
             replies: Vec::new(),
             sealed: Vec::new(),
             retained: Vec::new(),
             rewraps: Vec::new(),
+            shreds: Vec::new(),
             changes: 0,
             checkpoint: false,
         }
@@ -170,6 +186,9 @@ impl<'a> Group<'a> {
                 let at = self.jobs.len();
                 self.changes += job.planned.len().max(1);
                 let planned = std::mem::take(&mut job.planned);
+                if let Some(entities) = for_ring(&job, &planned) {
+                    self.ring.insert(at, entities);
+                }
                 let results = planned.into_iter().map(|p| self.change(at, p)).collect();
                 self.jobs.push((job, results));
             }
@@ -191,6 +210,11 @@ impl<'a> Group<'a> {
                 self.records.push(record);
             }
             Job::Rewrap { dataset, id, record } => self.rewraps.push((dataset, id, record)),
+            Job::Shred { under, name, dataset, reply } => {
+                self.shreds.push((under, name, dataset, reply));
+                // Nothing later may join the group that still knows what goes.
+                self.changes = MAX_GROUP_CHANGES;
+            }
             Job::Checkpoint => self.checkpoint = true,
         }
     }
@@ -217,6 +241,7 @@ impl<'a> Group<'a> {
             series: held.series,
             deleted: held.deleted,
             durable: false,
+            changed: false,
             job,
             touched: Vec::new(),
         };
@@ -234,10 +259,6 @@ impl<'a> Group<'a> {
             self.forget(number, job, name.as_ref());
             return Ok(Outcome::Deleted);
         }
-        let remembered = match &planned.change {
-            Change::Remember { entity } => Some(entity.clone()),
-            _ => None,
-        };
         if let (Some(current), Some(brought)) = (&living, planned.change.entity())
             && planned.change.replaces()
             && !brought.types.is_empty()
@@ -256,6 +277,7 @@ impl<'a> Group<'a> {
             return Err(Refusal::NotFound(id));
         };
         work.job = job;
+        work.changed = true;
         work.durable |= applied.structural || living.is_none();
         work.touched.extend(applied.set.iter().map(|(name, _)| name.clone()));
         match applied.state {
@@ -268,8 +290,7 @@ impl<'a> Group<'a> {
                 work.entity = Arc::new(state);
             }
         }
-        let source = remembered.map_or_else(|| work.entity.clone(), Arc::new);
-        self.remember(number, job, &source, &applied.set);
+        self.remember(number, job, &applied.set);
         Ok(applied.outcome)
     }
 
@@ -293,6 +314,7 @@ impl<'a> Group<'a> {
             series: Arc::default(),
             deleted: None,
             durable: true,
+            changed: false,
             job,
             touched: Vec::new(),
         };
@@ -302,21 +324,11 @@ impl<'a> Group<'a> {
     }
 
     /// Makes rows of the instances that were set.
-    fn remember(
-        &mut self,
-        number: u64,
-        job: usize,
-        source: &Entity,
-        set: &[(Name, Option<String>)],
-    ) {
+    fn remember(&mut self, number: u64, job: usize, set: &[(Name, Instance)]) {
         let Some(work) = self.works.get_mut(&number) else { return };
-        for (name, instance_id) in set {
+        for (name, instance) in set {
             let keeps = work.model.attribute(name.as_str()).is_none_or(|model| model.history);
-            let attribute = source.attribute(name.as_str());
-            let same = |instance: &&Instance| instance.instance_id == *instance_id;
-            let Some(instance) = attribute.and_then(|a| a.instances.iter().find(same)) else {
-                continue;
-            };
+            let instance_id = &instance.instance_id;
             if !keeps {
                 // Without rows, only a document tells the state.
                 work.durable = true;
@@ -376,6 +388,7 @@ impl<'a> Group<'a> {
         }
         Arc::make_mut(&mut work.series).retain(|series| !gone(series));
         work.durable = true;
+        work.changed = true;
         work.job = job;
     }
 
@@ -388,6 +401,7 @@ impl<'a> Group<'a> {
             && self.retained.is_empty()
         {
             self.rewrap();
+            self.shred();
             if self.checkpoint {
                 self.publish_checkpoint();
             }
@@ -406,6 +420,7 @@ impl<'a> Group<'a> {
                         series: held.series.clone(),
                         deleted: held.deleted,
                         durable: true,
+                        changed: true,
                         job: usize::MAX,
                         touched: Vec::new(),
                     })
@@ -417,30 +432,30 @@ impl<'a> Group<'a> {
         }
         let first_record = self.hub.store.log_size();
         let entries = self.entries();
-        let grouped = !entries.leaves.is_empty();
+        let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.is_empty());
+        let grouped = !entries.leaves.is_empty() || rewritten;
         let mut batch = Batch { time: self.now, ..Batch::default() };
         if grouped {
             let made = self.group_record(&entries);
             push_record(&mut batch, &made);
         }
         let own_records_at = first_record + u64::from(grouped);
+        let mut starts = Vec::with_capacity(self.jobs.len());
         for (job, _) in &mut self.jobs {
             batch.documents.append(&mut job.documents);
+            starts.push((!job.records.is_empty()).then_some(self.records.len() as u64));
             self.records.append(&mut job.records);
         }
-        let outbox = self.hub.match_subscriptions(
-            self.works.values().filter(|work| work.job != usize::MAX).map(|work| {
-                (
-                    work.number,
-                    work.dataset,
-                    work.before.clone(),
-                    work.deleted.is_none().then(|| work.entity.clone()),
-                    work.touched.as_slice(),
-                )
+        let changed = self.works.values().filter(|work| work.changed && work.job != usize::MAX);
+        let matched = self.hub.match_subscriptions(
+            changed.map(|work| {
+                let after = work.deleted.is_none().then(|| work.entity.clone());
+                (work.dataset, after, work.touched.as_slice())
             }),
             self.now,
         );
-        batch.documents.extend(outbox);
+        batch.documents.extend(matched.documents);
+        self.records.extend(matched.records);
         self.records.iter().for_each(|record| push_record(&mut batch, record));
         let per_subject: HashMap<u32, bool> =
             self.works.values().map(|w| (w.dataset, w.model.about_people)).collect();
@@ -460,7 +475,7 @@ impl<'a> Group<'a> {
         batch.retained = std::mem::take(&mut self.retained);
         let mut series = Vec::with_capacity(self.works.len());
         let mut events = Vec::with_capacity(self.works.len());
-        for work in self.works.into_values() {
+        for work in self.works.into_values().filter(|work| work.changed) {
             if work.job != usize::MAX {
                 events.push(ChangeEvent {
                     number: work.number,
@@ -487,7 +502,12 @@ impl<'a> Group<'a> {
         let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
         match self.hub.store.commit(batch, series) {
             Err(error) => {
-                let failed = Failed { hub: self.hub, jobs: self.jobs, replies: self.replies };
+                let failed = Failed {
+                    hub: self.hub,
+                    jobs: self.jobs,
+                    ring: self.ring,
+                    replies: self.replies,
+                };
                 failed.answer(&error, &events);
             }
             Ok(_) => {
@@ -501,13 +521,19 @@ impl<'a> Group<'a> {
                     tracing::error!(%error, "governing documents cannot be read again");
                 }
                 self.hub.watches.tell(events);
+                self.hub.enqueue(matched.queued);
                 for (at, (job, results)) in self.jobs.into_iter().enumerate() {
                     let (position, leaf) = entries.of_job.get(&at).copied().unwrap_or((0, [0; 32]));
                     counters.add(Counter::Writes, results.len() as u64);
                     let grouped = entries.of_job.contains_key(&at);
                     drop(job.reply.send(Ok(Committed {
                         results,
-                        record: if grouped { first_record } else { own_records_at },
+                        record: if grouped {
+                            Some(first_record)
+                        } else {
+                            starts.get(at).copied().flatten().map(|start| own_records_at + start)
+                        },
+                        in_ring: false,
                         position,
                         group: u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX),
                         path: group_path(&entries.leaves, position as usize),
@@ -521,8 +547,10 @@ impl<'a> Group<'a> {
         }
         let mut rest = Group::new(self.hub);
         rest.rewraps = self.rewraps;
+        rest.shreds = self.shreds;
         rest.checkpoint = self.checkpoint;
         rest.rewrap();
+        rest.shred();
         if rest.checkpoint {
             rest.publish_checkpoint();
         }
@@ -658,10 +686,40 @@ impl<'a> Group<'a> {
         record(&self.hub.own_session(), Verb::Write, "", self.now, detail)
     }
 
+    /// Deletes keys, and then the note that they are to be deleted.
+    fn shred(&mut self) {
+        for (under, name, dataset, reply) in std::mem::take(&mut self.shreds) {
+            if let Err(error) = self.hub.store.shred(under) {
+                tracing::error!(%error, dataset, "keys cannot be deleted; again at the next start");
+                if let Some(reply) = reply {
+                    drop(reply.send(Err(error)));
+                }
+                continue;
+            }
+            let mut documents = vec![crate::govern::document(kinds::SHREDDING, &name, None)];
+            if matches!(under, Under::Dataset(_)) {
+                let prefix = format!("{dataset}/");
+                let kept = self.hub.store.documents(kinds::QUARANTINE);
+                let of_it = kept.iter().filter(|(name, _)| name.starts_with(&prefix));
+                documents.extend(
+                    of_it.map(|(name, _)| crate::govern::document(kinds::QUARANTINE, name, None)),
+                );
+            }
+            let batch = Batch { documents, time: self.now, ..Batch::default() };
+            if let Err(error) = self.hub.store.commit(batch, Vec::new()) {
+                tracing::error!(%error, dataset, "the note of a deleted key stays");
+            }
+            if let Some(reply) = reply {
+                drop(reply.send(Ok(())));
+            }
+        }
+    }
+
     fn rewrap(&mut self) {
         for (dataset, id, made) in std::mem::take(&mut self.rewraps) {
             let job = match self.hub.store.rewrap(dataset, 1_000) {
                 Ok(0) => match self.hub.store.drop_superseded(dataset) {
+                    Ok(0) => continue,
                     Ok(_) => Job::Records { records: vec![made], reply: None },
                     Err(error) => {
                         tracing::error!(%error, dataset = id, "old keys cannot be deleted");
@@ -692,42 +750,59 @@ impl<'a> Group<'a> {
     }
 
     fn fail(self, error: &StoreError) {
-        Failed { hub: self.hub, jobs: self.jobs, replies: self.replies }.answer(error, &[]);
+        Failed { hub: self.hub, jobs: self.jobs, ring: self.ring, replies: self.replies }
+            .answer(error, &[]);
     }
+}
+
+/// What a write brings to life-safety datasets, if it does nothing else.
+fn for_ring(job: &WriteJob, planned: &[Planned]) -> Option<Vec<Entity>> {
+    let fits = job.documents.is_empty() && !job.governs && job.writer != 1 && !planned.is_empty();
+    let entity = |planned: &Planned| match &planned.change {
+        Change::Upsert(entity) if planned.dataset.life_safety => Some(entity.clone()),
+        _ => None,
+    };
+    if fits { planned.iter().map(entity).collect() } else { None }
 }
 
 /// Writes whose commit failed.
 struct Failed<'a> {
     hub: &'a Arc<Hub>,
     jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
+    ring: HashMap<usize, Vec<Entity>>,
     replies: Vec<(usize, Done<u64>)>,
 }
 
 impl Failed<'_> {
     /// Life-safety writes go on through the ring; all others hear that nothing was done.
-    fn answer(self, error: &StoreError, events: &[ChangeEvent]) {
+    fn answer(mut self, error: &StoreError, events: &[ChangeEvent]) {
         tracing::error!(%error, "a commit failed");
-        for (job, results) in self.jobs {
-            let life_safety = |event: &ChangeEvent| {
-                let snapshot = self.hub.state.snapshot();
-                snapshot.by_number(event.dataset).is_some_and(|dataset| dataset.life_safety)
-            };
-            let all = !events.is_empty() && events.iter().all(life_safety) && !job.governs;
-            if all && self.hub.ring_write(job.writer, events) {
-                drop(job.reply.send(Ok(Committed {
+        let mut kept = Vec::new();
+        for (at, (job, results)) in self.jobs.into_iter().enumerate() {
+            let entities = self.ring.remove(&at).filter(|_| results.iter().all(Result::is_ok));
+            if entities.is_some_and(|entities| self.hub.ring_write(job.writer, &entities)) {
+                let committed = Committed {
                     results,
-                    record: u64::MAX,
+                    record: None,
+                    in_ring: true,
                     position: 0,
                     group: 0,
                     path: Vec::new(),
                     leaf: [0; 32],
-                })));
+                };
+                kept.push((job.reply, committed));
             } else {
                 drop(job.reply.send(Err(copy(error))));
             }
         }
         for (_, reply) in self.replies {
             drop(reply.send(Err(copy(error))));
+        }
+        if !kept.is_empty() {
+            self.hub.show_from_ring(events);
+        }
+        for (reply, committed) in kept {
+            drop(reply.send(Ok(committed)));
         }
     }
 }

@@ -87,6 +87,13 @@ pub fn register_all(hub: &Hub) {
         kind("principal.enrol", "Enrol an official, an app or a device", true, of_hub(), enrol),
         kind("device.enrol", "Enrol a device", false, of_field("dataset"), enrol_device),
         kind(
+            "administrator.revoke",
+            "Revoke an administrator",
+            true,
+            of_hub(),
+            revoke_administrator,
+        ),
+        kind(
             "principal.revoke",
             "Revoke a principal and all its credentials",
             false,
@@ -107,7 +114,7 @@ pub fn register_all(hub: &Hub) {
             of_field("dataset"),
             quarantine_device,
         ),
-        kind("app.token", "Give an app a token", false, of_hub(), app_token),
+        kind("app.token", "Give an app a token", true, of_hub(), app_token),
         kind(
             "dataset.put",
             "Create or change a dataset",
@@ -272,10 +279,20 @@ fn set_status(hub: &Hub, principal: &Principal, status: Status) -> Effects {
     Effects { documents, answer: detail.clone(), detail, governs: true, ..Effects::default() }
 }
 
-fn revoke(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
+fn revoke(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let principal = find(hub, body)?;
+    if principal.has(Role::Administrator) {
+        // One alone must not become the only one, and so escape the second person.
+        let what = "an administrator is revoked with `administrator.revoke`, by two";
+        return Err(HubError::Conflict(what.into()));
+    }
+    Ok(set_status(hub, &principal, Status::Revoked))
+}
+
+fn revoke_administrator(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
     let principal = find(hub, body)?;
     if principal.number == session.principal.number {
-        return Err(HubError::Conflict("nobody revokes himself; another administrator can".into()));
+        return Err(HubError::Conflict("nobody revokes himself; another can".into()));
     }
     Ok(set_status(hub, &principal, Status::Revoked))
 }
@@ -401,7 +418,18 @@ fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
     let mut new = old.as_ref().clone();
     new.policies = Arc::new(policies);
     let (mut gains, mut loses) = (Vec::new(), Vec::new());
+    let anybody = hub.imagine(Arc::new(Principal::public()), None);
     for (_, dataset) in old.datasets.values() {
+        // No majority makes a register of people public, or writable by anybody.
+        let lens = new.lens(&anybody, dataset).lens;
+        let closed = [Sensitivity::Confidential, Sensitivity::Personal, Sensitivity::Special];
+        let open = closed.iter().any(|s| lens.sight_of(*s) != model::Sight::Hidden);
+        if open || new.decide(&anybody, Action::Write, dataset).allowed {
+            return Err(HubError::Conflict(format!(
+                "under these policies anybody could read what is confidential, or write, in dataset `{}`",
+                dataset.id
+            )));
+        }
         let before = hub.seen_by(&old, dataset);
         let after = hub.seen_by(&new, dataset);
         gains.extend(after.difference(&before).map(|who| format!("{}: {who}", dataset.id)));
@@ -460,16 +488,28 @@ fn rotate_key(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, Hub
     })
 }
 
+/// Keys are deleted by the committer, after the act is recorded; should the process end between
+/// the two, what is left to do lies in the store and is done at the next start.
+fn shredding(under: Under, dataset: &str) -> Effects {
+    let name = match under {
+        Under::Subject(number, entity) => format!("{number}/{entity}"),
+        Under::Dataset(number) => number.to_string(),
+        Under::Hub => String::new(),
+    };
+    let id = dataset.to_owned();
+    Effects {
+        documents: vec![document(kinds::SHREDDING, &name, Some(to_json(&id)))],
+        shred: Some((under, name, id)),
+        ..Effects::default()
+    }
+}
+
 fn shred(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     let (number, dataset) = dataset_of(hub, body)?;
     Ok(Effects {
         detail: map([("dataset", Value::from(dataset.id.as_str()))]),
         public: true,
-        then: Some(Box::new(move |hub| {
-            hub.store.shred(Under::Dataset(number))?;
-            Ok(())
-        })),
-        ..Effects::default()
+        ..shredding(Under::Dataset(number), &dataset.id)
     })
 }
 
@@ -484,18 +524,13 @@ fn erase(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     let held = hub.store.entity(&id).filter(|held| held.dataset == number);
     let held =
         held.ok_or_else(|| HubError::NotFound(format!("there is no entity with the id `{id}`")))?;
-    let entity = held.number;
-    let reference = hub.subject(number, &dataset, &id, Some(entity));
+    let reference = hub.subject(number, &dataset, &id, Some(held.number));
     Ok(Effects {
         detail: map([
             ("dataset", Value::from(dataset.id.as_str())),
             ("subject", Value::from(reference)),
         ]),
-        then: Some(Box::new(move |hub| {
-            hub.store.shred(Under::Subject(number, entity))?;
-            Ok(())
-        })),
-        ..Effects::default()
+        ..shredding(Under::Subject(number, held.number), &dataset.id)
     })
 }
 
@@ -514,13 +549,34 @@ fn discard(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
 }
 
 impl Hub {
+    /// Deletes the keys that were to be deleted when the process ended.
+    pub(crate) fn finish_shredding(&self) {
+        for (name, body) in self.store.documents(kinds::SHREDDING) {
+            let mut numbers = name.split('/').filter_map(|part| part.parse::<u64>().ok());
+            let dataset = numbers.next().and_then(|number| u32::try_from(number).ok());
+            let Some(dataset) = dataset else { continue };
+            let under = match numbers.next() {
+                Some(entity) => Under::Subject(dataset, entity),
+                None => Under::Dataset(dataset),
+            };
+            let id: String = from_json(&body).unwrap_or_default();
+            // The queue is empty at the start.
+            drop(self.jobs.try_send(Job::Shred { under, name, dataset: id, reply: None }));
+        }
+    }
+
     /// Who sees what of a dataset under a snapshot, as comparable lines.
     fn seen_by(&self, snapshot: &guard::Snapshot, dataset: &Arc<Dataset>) -> BTreeSet<String> {
-        let line = |possible: crate::Possible| {
+        let lines = |possible: crate::Possible| {
             let purpose = possible.purpose.unwrap_or_else(|| "no purpose".into());
-            format!("{} for {purpose} sees {}", possible.login, possible.clear.join(", "))
+            let sees = (!possible.clear.is_empty()).then(|| {
+                format!("{} for {purpose} sees {}", possible.login, possible.clear.join(", "))
+            });
+            let writes =
+                possible.writes.then(|| format!("{} for {purpose} writes", possible.login));
+            sees.into_iter().chain(writes)
         };
-        self.who_can_see_of(snapshot, dataset).into_iter().map(line).collect()
+        self.who_can_see_of(snapshot, dataset).into_iter().flat_map(lines).collect()
     }
 
     /// Who gains and who loses when a dataset changes.
@@ -565,6 +621,7 @@ impl Hub {
         source: &crate::Source,
     ) -> Result<String, HubError> {
         let wrong = || HubError::Unauthenticated("the code is unknown, used or expired".into());
+        let _alone = self.governing.lock().await;
         let now = self.now();
         let block = format!("code/{}", source.block);
         self.state

@@ -1,12 +1,12 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
 use crate::read::{Lenses, level_of};
-use crate::recorder::map;
 use crate::{Hub, HubError, limits};
 use model::{
     Action, Content, Entity, Instance, Lens, Name, Sensitivity, Session, Sight, Time, Value, Verb,
 };
 use ngsild::{Aggregate, Aggregation, Filter, TemporalQuery};
+use std::collections::HashMap;
 use std::sync::Arc;
 use store::{Held, Point, Series};
 
@@ -59,16 +59,28 @@ impl Hub {
         let mut lenses = Lenses::new(self, session);
         let mut page: Vec<Held> = Vec::new();
         let (mut matched, mut more, mut refused) = (0usize, false, None);
+        let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
         self.candidates(&query.filter, &mut |held| {
             let Some(verdict) = lenses.of(held.dataset) else {
                 refused.get_or_insert(held.dataset);
                 return true;
             };
-            let seen = verdict.lens.apply(&held.entity);
+            // Of what is for sums only, no value is looked at, and nobody singled out.
+            let only_sums = verdict.lens.aggregate_only;
+            if only_sums && (by_id || query.aggregation.is_none()) {
+                refused.get_or_insert(held.dataset);
+                return true;
+            }
+            let mut seen = verdict.lens.apply(&held.entity);
+            if only_sums {
+                seen.attributes.clear();
+            }
             if !query.filter.matches(&seen) {
                 return true;
             }
             matched += 1;
+            let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
+            *level = (level.0.max(level_of(&verdict.lens, &seen)), level.1 + 1);
             if matched > query.offset && page.len() < limit {
                 page.push(held.clone());
             } else if matched > query.offset {
@@ -100,7 +112,7 @@ impl Hub {
                 break;
             }
         }
-        answer.record = self.record_history(session, &mut lenses, &found).await?;
+        answer.record = self.record_page(session, &mut lenses, &levels, &found).await?;
         Ok(answer)
     }
 
@@ -125,34 +137,6 @@ impl Hub {
         }
     }
 
-    async fn record_history(
-        &self,
-        session: &Session,
-        lenses: &mut Lenses<'_>,
-        found: &[(u64, u32, Arc<Entity>)],
-    ) -> Result<Option<u64>, HubError> {
-        let mut record = None;
-        let mut datasets: Vec<u32> = found.iter().map(|(_, dataset, _)| *dataset).collect();
-        datasets.sort_unstable();
-        datasets.dedup();
-        for number in datasets {
-            let Some(verdict) = lenses.of(number) else { continue };
-            let seen: Vec<_> = found.iter().filter(|(_, dataset, _)| *dataset == number).collect();
-            let levels = seen.iter().map(|(_, _, entity)| level_of(&verdict.lens, entity));
-            let level = levels.max().unwrap_or(Sensitivity::Open);
-            let dataset = verdict.lens.dataset.clone();
-            let subjects = if level >= Sensitivity::Personal {
-                seen.iter().map(|(n, d, e)| self.subject(*d, &dataset, &e.id, Some(*n))).collect()
-            } else {
-                Vec::new()
-            };
-            let detail = map([("histories", Value::Integer(seen.len() as i64))]);
-            record =
-                self.record_read(session, &dataset.id, level, subjects, detail).await?.or(record);
-        }
-        Ok(record)
-    }
-
     fn histories_of(
         &self,
         held: &Held,
@@ -173,7 +157,9 @@ impl Hub {
                 held.series.iter().filter(|series| series.name == name).collect();
             let answer = match &query.aggregation {
                 Some(_) if lens.sight(&name).0 != Sight::Clear => continue,
-                Some(aggregation) => self.aggregate(&series, &query.time, aggregation)?,
+                Some(aggregation) => {
+                    self.aggregate(&series, &query.time, aggregation, lens.aggregate_only)?
+                }
                 None if lens.aggregate_only => continue,
                 None => self.instances(held, lens, &name, &series, query, points)?,
             };
@@ -227,6 +213,7 @@ impl Hub {
         series: &[&Series],
         time: &TemporalQuery,
         aggregation: &Aggregation,
+        only_sums: bool,
     ) -> Result<SeriesAnswer, HubError> {
         let mut periods: Vec<(Time, Time, Sums)> = Vec::new();
         let mut too_many = false;
@@ -236,7 +223,7 @@ impl Hub {
                 if !periods.last().is_some_and(inside) {
                     let (start, end) = period_of(aggregation, time, at);
                     match periods.binary_search_by_key(&start, |(start, _, _)| *start) {
-                        Ok(found) => return periods[found].2.add(value),
+                        Ok(found) => return periods[found].2.add(at, value),
                         Err(_) if periods.len() >= limits::MAX_PERIODS => {
                             too_many = true;
                             return;
@@ -245,10 +232,10 @@ impl Hub {
                     }
                     if let Ok(found) = periods.binary_search_by_key(&start, |(start, _, _)| *start)
                     {
-                        periods[found].2.add(value);
+                        periods[found].2.add(at, value);
                     }
                 } else if let Some((_, _, sums)) = periods.last_mut() {
-                    sums.add(value);
+                    sums.add(at, value);
                 }
             })?;
         }
@@ -258,6 +245,17 @@ impl Hub {
                 limit: limits::MAX_PERIODS as u64,
                 remedy: "take longer periods or a shorter time".into(),
             });
+        }
+        if only_sums {
+            periods.retain(|(_, _, sums)| sums.count >= limits::MIN_AGGREGATED);
+        }
+        let surplus = periods.len().saturating_sub(time.last.unwrap_or(usize::MAX));
+        periods.drain(..surplus);
+        if aggregation.period.is_none() {
+            // One period over everything ends where the values do.
+            for (start, end, sums) in &mut periods {
+                (*start, *end) = (sums.first_at, sums.last_at);
+            }
         }
         let of = |method: &Aggregate| {
             let values =
@@ -292,14 +290,18 @@ struct Sums {
     maximum: f64,
     first: f64,
     last: f64,
+    first_at: Time,
+    last_at: Time,
     distinct: std::collections::HashSet<u64>,
 }
 
 impl Sums {
-    fn add(&mut self, value: f64) {
+    fn add(&mut self, at: Time, value: f64) {
         if self.count == 0 {
             (self.minimum, self.maximum, self.first) = (value, value, value);
+            self.first_at = at;
         }
+        self.last_at = self.last_at.max(at);
         self.count += 1;
         self.sum += value;
         self.squares += value * value;

@@ -26,8 +26,8 @@ pub struct HubOptions {
     pub contexts: HashMap<String, Value>,
     pub store: store::Options,
     pub seal: store::SealPlan,
-    /// Whether data here is simulated; every page says so.
-    pub simulated: bool,
+    /// What every page says of where the data comes from, when it is not the city's own.
+    pub notice: Option<&'static str>,
 }
 
 /// The hub.
@@ -44,6 +44,8 @@ pub struct Hub {
     pub(crate) hashes: tokio::sync::Semaphore,
     pub(crate) contexts: RwLock<HashMap<String, Arc<ngsild::Context>>>,
     pub(crate) subscriptions: crate::subscription::Subscriptions,
+    /// Held while an act is prepared and committed, so that two never take the same number or code.
+    pub(crate) governing: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -80,6 +82,7 @@ impl Hub {
             counters: Counters::default(),
             hashes: tokio::sync::Semaphore::new(crate::limits::MAX_HASHES),
             contexts: RwLock::default(),
+            governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
             threads: Mutex::default(),
@@ -102,6 +105,7 @@ impl Hub {
             hub.threads.lock().push(thread);
         }
         hub.recompile_subscriptions();
+        hub.finish_shredding();
         hub.reconcile_ring();
         Ok(hub)
     }
@@ -132,9 +136,9 @@ impl Hub {
             .then(|| format!("the disk has less than {} MiB left", least >> 20))
     }
 
-    /// Whether the data here is simulated.
-    pub fn is_simulated(&self) -> bool {
-        self.options.simulated
+    /// What every page says of where the data comes from, when it is not the city's own.
+    pub fn notice(&self) -> Option<&'static str> {
+        self.options.notice
     }
 
     /// The hub's own session: for upkeep and for setting a new hub up.

@@ -17,3 +17,5 @@ pub const OUTBOX: u8 = 9;
 /// Acts that wait for a second person.
 pub const PENDING: u8 = 10;
 pub const PURPOSE: u8 = 11;
+/// Keys that are to be deleted.
+pub const SHREDDING: u8 = 12;

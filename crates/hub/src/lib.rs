@@ -22,6 +22,8 @@ mod recorder;
 mod ring;
 mod state;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod verify;
 mod watch;

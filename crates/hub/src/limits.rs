@@ -38,6 +38,8 @@ pub const MAX_REFUSALS_PER_MINUTE: u32 = 30;
 pub const MAX_AHEAD_S: i64 = 300;
 /// Password hashes computed at once.
 pub const MAX_HASHES: usize = 2;
+/// Values that a sum must be made of where only sums may be seen.
+pub const MIN_AGGREGATED: u64 = 10;
 /// Live watches.
 pub const MAX_WATCHES: usize = 2_000;
 /// Decisions kept.

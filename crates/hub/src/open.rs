@@ -34,6 +34,8 @@ impl Hub {
         source: &Source,
         purpose: Option<&str>,
     ) -> Result<Session, HubError> {
+        // What nothing is kept for is no purpose: else records could be filled with any text.
+        let purpose = purpose.filter(|purpose| self.state.knows_purpose(purpose));
         let unknown = || {
             self.count_unknown("token", &source.block);
             HubError::Unauthenticated("the token is unknown, expired or revoked".into())
@@ -60,7 +62,8 @@ impl Hub {
                 Ok(Session {
                     principal,
                     tenant: TENANT,
-                    purpose: purpose.or(found.purpose.as_deref()).map(Into::into),
+                    // A token with one purpose is for no other.
+                    purpose: found.purpose.as_deref().or(purpose).map(Into::into),
                     assurance: found.assurance,
                     zone: source.zone,
                     expires: found.expires,

@@ -149,6 +149,8 @@ impl Hub {
         let mut refused: Option<u32> = None;
         let mut found: Vec<(u64, u32, Arc<Entity>)> = Vec::new();
         let (mut matched, mut more) = (0usize, false);
+        // How much each dataset told, also where only the count is shown.
+        let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
         let ordered = !query.order.is_empty();
         self.candidates(&query.filter, &mut |held| {
             let Some(seen) = lenses.see(held) else {
@@ -161,6 +163,10 @@ impl Hub {
                 return true;
             }
             matched += 1;
+            if let Some(verdict) = lenses.of(held.dataset) {
+                let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
+                *level = (level.0.max(level_of(&verdict.lens, &seen)), level.1 + 1);
+            }
             if ordered || (matched > query.offset && found.len() < limit) {
                 found.push((held.number, held.dataset, seen));
             } else if matched > query.offset {
@@ -176,7 +182,7 @@ impl Hub {
         if let (true, Some(number)) = (matched == 0, refused) {
             self.refuse_if_all(session, &query.filter, number).await?;
         }
-        let record = self.record_page(session, &mut lenses, &found).await?;
+        let record = self.record_page(session, &mut lenses, &levels, &found).await?;
         Ok(Answer {
             entities: found.into_iter().map(|(_, _, entity)| entity).collect(),
             count: query.count.then_some(matched),
@@ -227,31 +233,27 @@ impl Hub {
         Err(self.forbidden(session, Action::Read, dataset))
     }
 
-    /// Records what a page showed, one record a dataset; gives the last written before the answer.
+    /// Records what an answer told, one record a dataset: what was counted, and whom the page
+    /// showed. Gives the last one written before the answer.
     pub(crate) async fn record_page(
         &self,
         session: &Session,
         lenses: &mut Lenses<'_>,
-        found: &[(u64, u32, Arc<Entity>)],
+        levels: &HashMap<u32, (Sensitivity, i64)>,
+        shown: &[(u64, u32, Arc<Entity>)],
     ) -> Result<Option<u64>, HubError> {
-        let mut by_dataset: HashMap<u32, Vec<(u64, u32, Arc<Entity>)>> = HashMap::new();
-        for seen in found {
-            by_dataset.entry(seen.1).or_default().push(seen.clone());
-        }
         let mut record = None;
-        for (number, seen) in by_dataset {
-            let Some(verdict) = lenses.of(number) else { continue };
-            let levels = seen.iter().map(|(_, _, entity)| level_of(&verdict.lens, entity));
-            let level = levels.max().unwrap_or(Sensitivity::Open);
+        for (number, (level, count)) in levels {
+            let Some(verdict) = lenses.of(*number) else { continue };
             let dataset = verdict.lens.dataset.clone();
-            let subjects = self.subjects_of(level, &seen, &dataset);
-            let detail = if level >= Sensitivity::Confidential {
-                map([("entities", Value::Integer(seen.len() as i64))])
-            } else {
-                Value::Null
-            };
-            record =
-                self.record_read(session, &dataset.id, level, subjects, detail).await?.or(record);
+            let of_it: Vec<_> = shown.iter().filter(|(_, of, _)| of == number).cloned().collect();
+            let subjects = self.subjects_of(*level, &of_it, &dataset);
+            let detail = map([
+                ("entities", Value::Integer(of_it.len() as i64)),
+                ("counted", Value::Integer(*count)),
+            ]);
+            let made = self.record_read(session, &dataset.id, *level, subjects, detail).await?;
+            record = made.or(record);
         }
         Ok(record)
     }

@@ -17,18 +17,14 @@ pub struct ReceiptRef {
 }
 
 impl ReceiptRef {
-    pub(crate) fn of(committed: &Committed) -> ReceiptRef {
+    pub(crate) fn of(committed: &Committed) -> Option<ReceiptRef> {
+        let index = if committed.in_ring { u64::MAX } else { committed.record? };
         let path = if committed.group == 0 {
             Vec::new()
         } else {
             std::iter::once(&committed.leaf).chain(&committed.path).map(|hash| hex(hash)).collect()
         };
-        ReceiptRef {
-            index: committed.record,
-            position: committed.position,
-            group: committed.group,
-            path,
-        }
+        Some(ReceiptRef { index, position: committed.position, group: committed.group, path })
     }
 }
 

@@ -94,41 +94,59 @@ impl Ring {
     }
 }
 
-/// What a frame holds: who wrote, and the states that came of it. It is data and record in one.
+/// What a frame holds: who wrote, when, and what was brought. It is data and record in one.
 type Frame = (u64, i64, Vec<Entity>);
 
 impl Hub {
-    /// Keeps life-safety changes in the ring; false when that cannot be.
-    pub(crate) fn ring_write(&self, writer: u64, events: &[ChangeEvent]) -> bool {
-        let entities: Vec<Entity> =
-            events.iter().map(|event| event.entity.as_ref().clone()).collect();
+    /// Keeps what a life-safety write brought in the ring; false when that cannot be.
+    pub(crate) fn ring_write(&self, writer: u64, entities: &[Entity]) -> bool {
         let frame = crate::state::to_json(&(writer, self.now().0, entities));
         let kept = self.ring.lock().append(&self.store.derived_key("ring"), &frame);
         if kept {
             self.counters.add(Counter::RingFrames, 1);
             tracing::error!(writer, "the store cannot write; life-safety data went to the ring");
-            self.store.show(events.iter().map(|event| (event.number, event.entity.clone())));
-            self.watches.tell(events.to_vec());
         }
         kept
     }
 
+    /// Shows states that went to the ring, so that the picture goes on while writes fail.
+    pub(crate) fn show_from_ring(&self, events: &[ChangeEvent]) {
+        let snapshot = self.state.snapshot();
+        let life_safety = |event: &&ChangeEvent| {
+            snapshot.by_number(event.dataset).is_some_and(|dataset| dataset.life_safety)
+        };
+        let events: Vec<ChangeEvent> = events.iter().filter(life_safety).cloned().collect();
+        self.store.show(events.iter().map(|event| (event.number, event.entity.clone())));
+        self.watches.tell(events);
+    }
+
     /// Brings what the ring holds into the store, with a record that says so.
     pub(crate) fn reconcile_ring(&self) {
-        let mut ring = self.ring.lock();
-        if ring.end == 0 || self.trouble().is_some() {
-            return;
-        }
-        let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
+        // The committer may want the ring while it works on this: it is not held meanwhile.
+        let (frames, damaged, end) = {
+            let ring = self.ring.lock();
+            if ring.end == 0 || self.trouble().is_some() {
+                return;
+            }
+            let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
+            (frames, damaged, ring.end)
+        };
         let mut planned = Vec::new();
         let snapshot = self.state.snapshot();
         for frame in &frames {
             let Ok((_, _, entities)) = serde_json::from_slice::<Frame>(frame) else { continue };
             for entity in entities {
-                if let Some((number, dataset)) = snapshot.claimant(&entity.types, &entity.scopes) {
+                let held = self.store.entity(&entity.id).map(|held| held.dataset);
+                let dataset = match held {
+                    Some(number) => snapshot.by_number(number).map(|dataset| (number, dataset)),
+                    None => snapshot
+                        .claimant(&entity.types, &entity.scopes)
+                        .map(|(number, dataset)| (*number, dataset)),
+                };
+                if let Some((number, dataset)) = dataset {
                     planned.push(crate::committer::Planned {
                         change: Change::Upsert(entity),
-                        number: *number,
+                        number,
                         dataset: dataset.clone(),
                         late: true,
                     });
@@ -139,13 +157,8 @@ impl Hub {
             ("reconciled", model::Value::Integer(frames.len() as i64)),
             ("damaged", model::Value::Integer(damaged as i64)),
         ]);
-        let made = crate::recorder::record(
-            &self.own_session(),
-            model::Verb::Upkeep,
-            "",
-            self.now(),
-            detail,
-        );
+        let own = self.own_session();
+        let made = crate::recorder::record(&own, model::Verb::Upkeep, "", self.now(), detail);
         let (reply, answer) = tokio::sync::oneshot::channel();
         let job = crate::committer::Job::Write(crate::committer::WriteJob {
             writer: 1,
@@ -155,8 +168,12 @@ impl Hub {
             governs: false,
             reply,
         });
-        if self.jobs.try_send(job).is_ok()
-            && matches!(answer.blocking_recv(), Ok(Ok(_)))
+        if self.jobs.try_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
+            return;
+        }
+        let mut ring = self.ring.lock();
+        // What came meanwhile is reconciled, with all before it, the next time.
+        if ring.end == end
             && let Err(error) = ring.clear()
         {
             tracing::error!(%error, "the ring cannot be cleared; it will be reconciled again");

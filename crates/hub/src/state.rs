@@ -170,6 +170,14 @@ impl State {
         Ok(())
     }
 
+    /// Whether some dataset is kept for this purpose, or it is listed.
+    pub fn knows_purpose(&self, purpose: &str) -> bool {
+        let snapshot = self.snapshot();
+        let kept_for = |dataset: &Dataset| dataset.purposes.iter().any(|known| known == purpose);
+        self.purposes.read().contains_key(purpose)
+            || snapshot.datasets.values().any(|(_, dataset)| kept_for(dataset))
+    }
+
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.read().clone()
     }

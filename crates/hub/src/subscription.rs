@@ -76,8 +76,17 @@ pub struct Subscriptions {
     sequence: std::sync::atomic::AtomicU64,
 }
 
-/// A changed entity as the committer hands it over: number, dataset, before, after, attributes set.
-pub type Changed<'a> = (u64, u32, Option<Arc<Entity>>, Option<Arc<Entity>>, &'a [Name]);
+/// A changed entity as the committer hands it over: dataset, state after, attributes set.
+pub type Changed<'a> = (u32, Option<Arc<Entity>>, &'a [Name]);
+
+/// What changes give rise to: belongs to their commit, all but the queue, which comes after it.
+#[derive(Default)]
+pub struct Matched {
+    pub documents: Vec<Document>,
+    pub records: Vec<Record>,
+    /// Subscription and name of each notification.
+    pub queued: Vec<(String, String)>,
+}
 
 impl Subscriptions {
     pub fn load(store: &Store) -> Result<Subscriptions, HubError> {
@@ -444,91 +453,108 @@ impl Hub {
         })
     }
 
-    /// Notifications that the changes of a group give rise to: documents that belong to its commit.
+    /// Notifications that the changes of a group give rise to.
     pub(crate) fn match_subscriptions<'a>(
         &self,
         changed: impl Iterator<Item = Changed<'a>>,
         now: Time,
-    ) -> Vec<Document> {
+    ) -> Matched {
+        let mut matched = Matched::default();
         let all: Vec<Arc<Compiled>> = self.subscriptions.all.read().values().cloned().collect();
         if all.is_empty() {
-            return Vec::new();
+            return matched;
         }
         let snapshot = self.state.snapshot();
-        let mut documents = Vec::new();
-        for (_, number, _, after, touched) in changed {
+        for (number, after, touched) in changed {
             let (Some(entity), Some(dataset)) = (after, snapshot.by_number(number)) else {
                 continue;
             };
             for subscription in &all {
-                if subscription.expires.is_some_and(|expires| expires <= now)
-                    || !subscription.active
-                {
+                let Some((owner, seen, level)) =
+                    self.match_one(subscription, number, dataset, &entity, touched, now)
+                else {
                     continue;
-                }
-                let watched = &subscription.watched;
-                if !watched.is_empty() && !watched.iter().any(|name| touched.contains(name)) {
-                    continue;
-                }
-                let typed = |filter: &Filter| {
-                    filter.types.as_ref().is_none_or(|t| t.matches(&entity.types))
                 };
-                if !subscription.filters.iter().any(typed) {
-                    continue;
-                }
-                let Some(owner) = self.owner_session(subscription) else { continue };
-                let verdict = self.state.verdict(&owner, Action::Read, number, dataset);
-                if !verdict.allowed || verdict.lens.aggregate_only {
-                    continue;
-                }
-                // A hidden attribute does not exist: its changes tell nothing.
-                let clear = verdict.lens.is_clear();
-                if !clear
-                    && !watched.is_empty()
-                    && !watched.iter().any(|name| {
-                        touched.contains(name) && verdict.lens.sight(name).0 != model::Sight::Hidden
-                    })
-                {
-                    continue;
-                }
-                let seen =
-                    if clear { entity.clone() } else { Arc::new(verdict.lens.apply(&entity)) };
-                if !subscription.filters.iter().any(|filter| filter.matches(&seen)) {
-                    continue;
-                }
-                documents.extend(self.notification(subscription, &seen, number, now));
-                let level = crate::read::level_of(&verdict.lens, &seen);
+                self.notification(subscription, &seen, number, now, &mut matched);
                 if level >= Sensitivity::Confidential {
-                    self.record_delivery(&owner, &dataset.id, level);
+                    let detail = map([("delivered", Value::Integer(1))]);
+                    let mut made = record(&owner, Verb::Watch, &dataset.id, now, detail);
+                    made.policy_version = snapshot.version;
+                    matched.records.push(made);
                 }
             }
         }
-        if !documents.is_empty() {
-            self.subscriptions.wake.notify_one();
+        matched
+    }
+
+    /// Whether a changed entity concerns a subscription: as whom it is seen, what, how sensitive.
+    fn match_one(
+        &self,
+        subscription: &Compiled,
+        number: u32,
+        dataset: &Arc<model::Dataset>,
+        entity: &Arc<Entity>,
+        touched: &[Name],
+        now: Time,
+    ) -> Option<(Session, Arc<Entity>, Sensitivity)> {
+        let typed = |f: &Filter| f.types.as_ref().is_none_or(|t| t.matches(&entity.types));
+        let watched = &subscription.watched;
+        let ended = subscription.expires.is_some_and(|expires| expires <= now);
+        if ended || !subscription.active || !subscription.filters.iter().any(typed) {
+            return None;
         }
-        documents
+        let owner = self.owner_session(subscription)?;
+        let verdict = self.state.verdict(&owner, Action::Read, number, dataset);
+        if !verdict.allowed || verdict.lens.aggregate_only {
+            return None;
+        }
+        // A hidden attribute does not exist: its changes tell nothing.
+        let shown = |name: &&Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
+        let mut told =
+            touched.iter().filter(shown).filter(|n| watched.is_empty() || watched.contains(n));
+        let any = told.next().is_some() || (touched.is_empty() && watched.is_empty());
+        if !any {
+            return None;
+        }
+        let seen = if verdict.lens.is_clear() {
+            entity.clone()
+        } else {
+            Arc::new(verdict.lens.apply(entity))
+        };
+        let matches = subscription.filters.iter().any(|filter| filter.matches(&seen));
+        let level = crate::read::level_of(&verdict.lens, &seen);
+        matches.then_some((owner, seen, level))
     }
 
-    fn record_delivery(&self, owner: &Session, dataset: &str, _: Sensitivity) {
-        let detail = map([("delivered", Value::Integer(1))]);
-        let made: Record = record(owner, Verb::Watch, dataset, self.now(), detail);
-        drop(self.jobs.try_send(Job::Records { records: vec![made], reply: None }));
+    /// Queues notifications that are committed.
+    pub(crate) fn enqueue(&self, queued: Vec<(String, String)>) {
+        if queued.is_empty() {
+            return;
+        }
+        let mut queues = self.subscriptions.waiting.lock();
+        for (id, name) in queued {
+            queues.entry(id).or_default().push_back((name, 0));
+        }
+        drop(queues);
+        self.subscriptions.wake.notify_one();
     }
 
+    /// Renders one notification into what belongs to the commit.
     fn notification(
         &self,
         subscription: &Compiled,
         entity: &Entity,
         dataset: u32,
         now: Time,
-    ) -> Vec<Document> {
+        matched: &mut Matched,
+    ) {
         let id = &subscription.kept.id;
         {
             let mut outcome = subscription.outcome.lock();
             let since =
                 outcome.last_matched.map_or(f64::INFINITY, |last| (now.0 - last.0) as f64 / 1e6);
             if since < subscription.throttling_s {
-                return Vec::new();
+                return;
             }
             outcome.last_matched = Some(now);
         }
@@ -557,25 +583,20 @@ impl Hub {
             body: String::from_utf8_lossy(&body).into_owned(),
         };
         let name = format!("{id}/{sequence:020}");
-        let mut documents = Vec::new();
         let mut queues = self.subscriptions.waiting.lock();
         let queue = queues.entry(id.clone()).or_default();
         if queue.len() >= limits::MAX_OUTBOX
             && let Some((oldest, _)) = queue.pop_front()
         {
-            documents.push(crate::govern::document(kinds::OUTBOX, &oldest, None));
+            matched.documents.push(crate::govern::document(kinds::OUTBOX, &oldest, None));
             subscription.outcome.lock().lost += 1;
             self.counters.add(Counter::NotificationsLost, 1);
         }
-        queue.push_back((name.clone(), 0));
+        drop(queues);
         let under = Under::Dataset(dataset);
-        documents.push(Document {
-            kind: kinds::OUTBOX,
-            name,
-            under,
-            body: Some(to_json(&waiting)),
-        });
-        documents
+        let body = Some(to_json(&waiting));
+        matched.documents.push(Document { kind: kinds::OUTBOX, name: name.clone(), under, body });
+        matched.queued.push((id.clone(), name));
     }
 
     /// Delivers waiting notifications until the hub stops: one at a time and in order for each
@@ -614,13 +635,12 @@ impl Hub {
             let Some((name, tries)) = next else { return };
             let subscription = self.subscriptions.all.read().get(id).cloned();
             let Some(subscription) = subscription else { return };
+            if self.owner_session(&subscription).is_none() {
+                // Paused: whoever asked for it may not have it now.
+                return;
+            }
             let Some(body) = self.store.document(kinds::OUTBOX, &name) else {
-                // Not committed yet, or just delivered: look again soon.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                if tries > 200 {
-                    self.drop_waiting(id, &name);
-                }
-                self.count_try(id, &name);
+                self.drop_waiting(id, &name);
                 continue;
             };
             let Ok(waiting) = from_json::<Waiting>(&body) else { return };

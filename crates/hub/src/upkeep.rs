@@ -51,6 +51,12 @@ fn seal_all(hub: &Hub) {
         if hub.stopping.load(Ordering::Acquire) {
             return;
         }
+        if hub.store.has_superseded(*number) {
+            // Begun before a restart, or pushed aside by a full queue.
+            let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
+            let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), done);
+            send(hub, Job::Rewrap { dataset: *number, id: dataset.id.clone(), record: made });
+        }
         match hub.store.plan_seal(*number, dataset.about_people, hub.options.seal) {
             Ok(None) => {}
             Ok(Some(sealed)) => {
@@ -73,6 +79,9 @@ fn seal_all(hub: &Hub) {
 fn retain_all(hub: &Hub) {
     for (number, dataset) in hub.state.snapshot().datasets.values() {
         let Some(days) = dataset.retention_days else { continue };
+        if !hub.store.has_key(store::Under::Dataset(*number)) {
+            continue;
+        }
         let floor = hub.now().plus_seconds(-i64::from(days) * 86_400);
         let detail = map([("history_before_ends", Value::from(floor.to_string()))]);
         let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), detail);

@@ -1,8 +1,9 @@
 //! Telling: what was committed goes to everyone who watches, through their lens.
 
 use crate::{Hub, HubError, limits};
-use model::{Action, Entity, Name, Session};
+use model::{Action, Dataset, Entity, Name, Sensitivity, Session};
 use ngsild::Filter;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::broadcast;
@@ -107,32 +108,44 @@ impl Watch {
             }
             let snapshot = self.hub.state.snapshot();
             let mut seen = Vec::new();
-            let mut level = model::Sensitivity::Open;
-            let mut dataset_id = String::new();
+            let mut levels: BTreeMap<String, (Sensitivity, i64)> = BTreeMap::new();
             for event in events.iter().filter(|event| !event.deleted) {
                 let Some(dataset) = snapshot.by_number(event.dataset) else { continue };
-                let verdict =
-                    self.hub.state.verdict(&self.session, Action::Read, event.dataset, dataset);
-                if !verdict.allowed || verdict.lens.aggregate_only {
-                    continue;
-                }
-                let entity = if verdict.lens.is_clear() {
-                    event.entity.clone()
-                } else {
-                    Arc::new(verdict.lens.apply(&event.entity))
-                };
-                if self.filter.matches(&entity) {
-                    level = level.max(crate::read::level_of(&verdict.lens, &entity));
-                    dataset_id.clone_from(&dataset.id);
-                    seen.push(entity);
-                }
+                let Some((entity, level)) = self.see(event, dataset) else { continue };
+                let entry = levels.entry(dataset.id.clone()).or_insert((level, 0));
+                *entry = (entry.0.max(level), entry.1 + 1);
+                seen.push(entity);
+            }
+            for (dataset, (level, count)) in levels {
+                let detail = crate::recorder::map([("delivered", model::Value::Integer(count))]);
+                self.hub.record_read(&self.session, &dataset, level, Vec::new(), detail).await?;
             }
             if !seen.is_empty() {
-                let detail =
-                    crate::recorder::map([("delivered", model::Value::Integer(seen.len() as i64))]);
-                self.hub.record_read(&self.session, &dataset_id, level, Vec::new(), detail).await?;
                 return Ok(Some((seen, missed)));
             }
         }
+    }
+
+    /// A changed entity as the session may see it; none when its change tells nothing.
+    fn see(
+        &self,
+        event: &ChangeEvent,
+        dataset: &Arc<Dataset>,
+    ) -> Option<(Arc<Entity>, Sensitivity)> {
+        let verdict = self.hub.state.verdict(&self.session, Action::Read, event.dataset, dataset);
+        if !verdict.allowed || verdict.lens.aggregate_only {
+            return None;
+        }
+        let shown = |name: &Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
+        if !event.attributes.is_empty() && !event.attributes.iter().any(shown) {
+            return None;
+        }
+        let entity = if verdict.lens.is_clear() {
+            event.entity.clone()
+        } else {
+            Arc::new(verdict.lens.apply(&event.entity))
+        };
+        let level = crate::read::level_of(&verdict.lens, &entity);
+        self.filter.matches(&entity).then_some((entity, level))
     }
 }

@@ -14,6 +14,7 @@ pub struct Possible {
     pub clear: Vec<&'static str>,
     /// Sensitivities of which stand-ins are seen.
     pub glimpsed: Vec<&'static str>,
+    pub writes: bool,
     pub policies: Vec<String>,
 }
 
@@ -79,7 +80,9 @@ impl Hub {
             let purposes = dataset.purposes.iter().map(|p| Some(p.as_str()));
             for purpose in std::iter::once(None).chain(purposes) {
                 let verdict = snapshot.lens(&self.imagine(principal.clone(), purpose), dataset);
-                if !verdict.allowed {
+                let session = self.imagine(principal.clone(), purpose);
+                let writes = snapshot.decide(&session, Action::Write, dataset).allowed;
+                if !verdict.allowed && !writes {
                     continue;
                 }
                 let used = dataset.sensitivities();
@@ -93,6 +96,7 @@ impl Hub {
                     purpose: purpose.map(str::to_owned),
                     clear: seen(model::Sight::Clear),
                     glimpsed: seen(model::Sight::Glimpse),
+                    writes,
                     policies: verdict.reasons.iter().map(|reason| reason.policy.clone()).collect(),
                 });
             }

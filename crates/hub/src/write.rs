@@ -116,7 +116,7 @@ impl Hub {
                     })
                 })
                 .await??;
-            receipt = Some(ReceiptRef::of(&committed));
+            receipt = ReceiptRef::of(&committed);
             for (place, result) in places.into_iter().zip(committed.results) {
                 results[place] = Some(match result {
                     Ok(outcome) => ItemResult::Done(outcome),
@@ -145,10 +145,6 @@ impl Hub {
             }
             _ => return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned()))),
         };
-        if into.is_some_and(|into| into != dataset.id) {
-            let what = format!("`{}` belongs to dataset `{}`", change.id(), dataset.id);
-            return Plan::Refuse(HubError::Conflict(what));
-        }
         let action = match &change {
             Change::Delete { .. } | Change::Forget { .. } => Action::Delete,
             _ => Action::Write,
@@ -163,7 +159,7 @@ impl Hub {
                 return Plan::Refuse(HubError::Refusal(Refusal::Exists(change.id().to_owned())));
             }
             let lens = self.state.verdict(session, Action::Read, number, &dataset);
-            if taken && !public && dataset.about_people && !lens.allowed {
+            if held.is_some() && !public && dataset.about_people && !lens.allowed {
                 return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
             }
             return Plan::Refuse(self.forbidden(session, action, &dataset));
@@ -171,7 +167,21 @@ impl Hub {
         let device = session.principal.kind == Kind::Device;
         if device && !session.principal.may_stream(change.id()) {
             self.alarm(session, &dataset, "posts as another").await;
-            return Plan::Refuse(self.forbidden(session, action, &dataset));
+            let streams = session.principal.streams.join(", ");
+            let title = format!("a device writes its own streams only, which are: {streams}");
+            let mut why = self.why_not(session, action, &dataset);
+            why.purposes.clear();
+            why.reasons = vec![guard::Reason { policy: "device-streams".into(), title }];
+            return Plan::Refuse(HubError::Forbidden(Box::new(why)));
+        }
+        if into.is_some_and(|into| into != dataset.id) {
+            let what = format!("`{}` belongs to dataset `{}`", change.id(), dataset.id);
+            return Plan::Refuse(HubError::Conflict(what));
+        }
+        let sensitive = dataset.is_sensitive();
+        if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
+            // Only this change: others in its group must not fail for a key that is sealed.
+            return Plan::Refuse(HubError::Storage(error));
         }
         if taken && change.replaces() {
             let lens = self.state.verdict(session, Action::Read, number, &dataset);
@@ -312,6 +322,11 @@ impl Hub {
         let mut known: Vec<&str> = known.map(|claim| claim.of_type.as_str()).collect();
         known.dedup();
         HubError::NoDataset(types, known.join(", "))
+    }
+
+    /// Records a message of a known principal that could not be used, in proportion.
+    pub async fn note_refused_message(&self, session: &Session, dataset: &str) {
+        self.record_refusal(session, Verb::Write, Action::Write, dataset).await;
     }
 
     /// Records something that a person should look at.

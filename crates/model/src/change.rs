@@ -89,6 +89,8 @@ impl Change {
 pub enum Outcome {
     Created,
     Updated {
+        /// Attributes that were set.
+        done: Vec<Name>,
         /// Attributes the change named that were left as they are.
         left: Vec<Name>,
     },

@@ -137,7 +137,7 @@ pub async fn dataset(call: Call) -> Handled {
 fn possible(one: &Possible) -> serde_json::Value {
     json!({
         "login": one.login, "name": one.name, "purpose": one.purpose, "clear": one.clear,
-        "glimpsed": one.glimpsed, "policies": one.policies,
+        "glimpsed": one.glimpsed, "writes": one.writes, "policies": one.policies,
     })
 }
 

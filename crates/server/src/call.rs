@@ -73,6 +73,12 @@ impl FromRequest<Arc<App>> for Call {
         );
         let headers = request.headers().clone();
         let session = session_of(&app.hub, &headers, &source)?;
+        if let Some(tenant) = headers.get("ngsild-tenant") {
+            let shown = tenant.to_str().unwrap_or_default();
+            return Err(Problem::no_tenant(format!(
+                "there is no tenant `{shown}`; leave `NGSILD-Tenant` out"
+            )));
+        }
         let params = Params::parse(request.uri().query().unwrap_or_default())?;
         let length = headers
             .get(header::CONTENT_LENGTH)

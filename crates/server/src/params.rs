@@ -30,7 +30,15 @@ impl Params {
             let value = decode(value).ok_or_else(|| {
                 Invalid::request(&place, "holds `%` without two hex digits, or no UTF-8")
             })?;
-            if params.iter().any(|(seen, _)| *seen == key) {
+            let before = params.iter_mut().find(|(seen, _)| *seen == key);
+            if let (Some((_, list)), "options") = (&before, key.as_str()) {
+                // Clients write `options=a&options=b` for `options=a,b`.
+                let joined = format!("{list},{value}");
+                params.retain(|(seen, _)| *seen != key);
+                params.push((key, joined));
+                continue;
+            }
+            if before.is_some() {
                 return Err(Invalid::request(place, "is given twice"));
             }
             params.push((key, value));

@@ -42,6 +42,10 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", "Not found", detail)
     }
 
+    pub fn no_tenant(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "NonexistentTenant", "No such tenant", detail)
+    }
+
     pub fn not_offered(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_IMPLEMENTED, "OperationNotSupported", "Not offered", detail)
     }

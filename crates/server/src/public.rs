@@ -28,8 +28,8 @@ pub async fn home(State(app): State<Arc<App>>) -> Html<String> {
          <link rel=\"stylesheet\" href=\"/public/style.css\"><h1>Tanggul</h1>\
          <p>What this city senses, why, and who answers for it.</p>",
     );
-    if app.hub.is_simulated() {
-        page.push_str("<p class=\"note\">The data shown here is simulated.</p>");
+    if let Some(notice) = app.hub.notice() {
+        let _ = write!(page, "<p class=\"note\">{}</p>", escape(notice));
     }
     page.push_str("<table><caption>Datasets</caption><tr><th scope=\"col\">Dataset<th scope=\"col\">Department<th scope=\"col\">Purposes<th scope=\"col\">Legal basis<th scope=\"col\">Things</tr>");
     for (dataset, count) in app.hub.datasets() {

@@ -53,7 +53,11 @@ impl Files {
         let empty =
             |path: &Path| fs::read_dir(path).map_or(true, |mut found| found.next().is_none());
         if !empty(&self.data) {
-            let what = "it is not empty, and has no `format` file";
+            let what = if self.exist() {
+                "there is a data directory already"
+            } else {
+                "it is not empty, and has no `format` file"
+            };
             return Err(StoreError::NotOurs(self.data.display().to_string(), what.into()));
         }
         if !empty(&self.keys) {

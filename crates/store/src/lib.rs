@@ -14,6 +14,8 @@ mod history;
 mod log;
 mod seal;
 mod store;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Under};

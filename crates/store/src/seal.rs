@@ -11,7 +11,7 @@ use crate::history::{History, Open, RawPoint, RichPoint};
 use crate::store::{MANIFEST, blobs_of, chunk_key, manifest_key};
 use crate::{Store, StoreError};
 use journal::Hash;
-use model::Time;
+use model::{Instance, Time};
 use std::collections::HashMap;
 
 /// When sealing is worth it.
@@ -43,7 +43,7 @@ pub struct Sealed {
     /// What stays open, written anew.
     pub residual: Vec<Row>,
     numbers: HashMap<u32, Vec<RawPoint>>,
-    rich: HashMap<u32, Vec<i64>>,
+    rich: HashMap<u32, Vec<(i64, Instance)>>,
 }
 
 impl Sealed {
@@ -67,7 +67,7 @@ impl Sealed {
         }
         for (series, sealed) in self.rich {
             if let Some(Open::Rich(run)) = history.open.get_mut(&series) {
-                run.retain(|(at, _)| sealed.binary_search(at).is_err());
+                run.retain(|point| !sealed.contains(point));
             }
         }
         let blobs = history.blobs.entry(self.dataset).or_default();
@@ -178,7 +178,7 @@ impl Store {
                     return Ok(());
                 }
                 let ends = (run[0].0, run[run.len() - 1].0);
-                sealed.rich.insert(series, run.iter().map(|(at, _)| *at).collect());
+                sealed.rich.insert(series, run.clone());
                 let points: Vec<RichPoint> = run
                     .into_iter()
                     .map(|(at, instance)| RichPoint { series, at, instance })
@@ -204,12 +204,17 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a plan still fits: nothing of its dataset was forgotten since.
+    /// Whether a plan still fits: since then nothing of its dataset was forgotten, and its key is
+    /// still the one that encrypts.
     pub fn is_current(&self, sealed: &Sealed) -> bool {
         let history = self.histories().read();
         let forgotten = history.forgotten_at.get(&sealed.dataset).copied().unwrap_or(0);
         let generation = history.generations.get(&sealed.dataset).copied().unwrap_or(0);
-        forgotten <= sealed.upto && generation < sealed.generation
+        let key = self.keys().read().current(vault::Scope::Dataset(sealed.dataset));
+        let under_key = |bytes: &[u8]| key.is_some_and(|id| bytes.starts_with(&id.to_be_bytes()));
+        forgotten <= sealed.upto
+            && generation < sealed.generation
+            && sealed.chunks.iter().all(|(_, bytes)| under_key(bytes))
     }
 
     /// Entities of a dataset whose state is ahead of their documents: to be written with the seal.
@@ -292,6 +297,11 @@ impl Store {
             self.engine().commit(writes)?;
         }
         Ok(count)
+    }
+
+    /// Whether older keys of a dataset are still there.
+    pub fn has_superseded(&self, dataset: u32) -> bool {
+        !self.keys().read().superseded(vault::Scope::Dataset(dataset)).is_empty()
     }
 
     /// Deletes the older keys of a dataset; to be called when [`Store::rewrap`] found nothing left.

@@ -232,7 +232,10 @@ impl Store {
             };
             for ((series, at), value) in blob.series.iter().zip(&blob.at).zip(&blob.value) {
                 last_series = last_series.max(series + 1);
-                if let Some((_, number)) = history.owner.get(series).copied() {
+                // Rows written anew by a seal are older than the documents written with it.
+                if let Some((_, number)) =
+                    history.owner.get(series).copied().filter(|_| blob.time != 0)
+                {
                     entities.replay(number, *series, (*at, *value), commit, Time(blob.time));
                 }
                 if live(*series, *at) {
@@ -304,6 +307,12 @@ impl Store {
             return Ok(());
         }
         self.new_key(under, sensitive)
+    }
+
+    /// Whether there is a key for `under`, and it is not sealed.
+    pub fn has_key(&self, under: Under) -> bool {
+        let ring = self.keyring.read();
+        ring.current(Self::scope_of(under)).is_some_and(|id| ring.secret(id).is_some())
     }
 
     /// Makes a new current key for `under`; durable on return.

@@ -45,13 +45,20 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
         Some(data) => (data, false),
         None => (std::env::temp_dir().join(format!("tanggul-demo-{}", std::process::id())), true),
     };
+    let notice = match &options.replay {
+        Some(_) => {
+            "The data shown here is recorded elsewhere and replayed; lamps, meters and the register are simulated."
+        }
+        None => "The data shown here is simulated.",
+    };
     let seed = CityOptions {
         seed: options.seed,
         devices: options.devices,
         replay: options.replay.clone(),
+        age_s: age_s(&data),
     };
     let devices = tokio::task::spawn_blocking(move || city(&seed)).await??;
-    let running = running::start(&data, &config, true).await?;
+    let running = running::start(&data, &config, Some(notice)).await?;
     let (tokens, devices) = settle(&running, devices, &data).await?;
     let code = running.hub.sign_in_code("admin").await?;
     let https = base_url("https", running.https);
@@ -63,7 +70,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
         });
         write_ready(path, &ready.to_string())?;
     }
-    announce(&running, &data, &tokens, options.replay.is_some(), &signin);
+    announce(&running, &data, &tokens, options.replay.is_some(), &code);
     let (stop, stopped) = watch::channel(false);
     let addresses = Addresses { https: reachable(running.https), mqtts: reachable(running.mqtts) };
     let ca = running.ca.clone();
@@ -78,6 +85,12 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
         drop(std::fs::remove_dir_all(store::Files::new(&data, None).keys));
     }
     Ok(())
+}
+
+/// Seconds since the city was made: a replay that starts again goes on from there.
+fn age_s(data: &Path) -> u64 {
+    let made = std::fs::metadata(data.join("format")).and_then(|file| file.modified());
+    made.ok().and_then(|made| made.elapsed().ok()).map_or(0, |age| age.as_secs())
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -261,7 +274,7 @@ fn announce(
     data: &Path,
     tokens: &serde_json::Map<String, serde_json::Value>,
     replayed: bool,
-    signin: &str,
+    code: &str,
 ) {
     let https = base_url("https", running.https);
     let token =
@@ -282,7 +295,7 @@ fn announce(
     };
     println!(
         "\nTanggul: a city is running ({kind}).\n\n  HTTPS  {https}\n  MQTT   {}\n  data   {data}\n  CA     {ca}\n\n\
-Sign in once as administrator:\n  {signin}\n\nTry, in another terminal:\n\n\
+Choose the administrator's password with the one-time code (a console comes later):\n  curl --cacert '{ca}' {https}/api/v1/redeem -H 'Content-Type: application/json' \\\n    -d '{{\"code\": \"{code}\", \"password\": \"four or five unrelated words\"}}'\n\nTry, in another terminal:\n\n\
   export CA='{ca}' H='{https}'\n  export CRISIS='{}'\n  export APP='{}'\n  export AUDITOR='{}'\n\n\
   # see a river rise (again and again)\n\
   curl -s --cacert $CA $H/ngsi-ld/v1/entities/{gauge}?options=keyValues\n\n\

@@ -263,7 +263,7 @@ async fn serve(path: &std::path::Path) -> anyhow::Result<()> {
         .data
         .clone()
         .ok_or_else(|| anyhow::anyhow!("`data` is missing from {}", path.display()))?;
-    let running = running::start(&data, &config, false).await?;
+    let running = running::start(&data, &config, None).await?;
     let https = running::base_url("https", running.https);
     if running.hub.is_new() {
         let code = running.hub.first_code("admin").await?;

@@ -35,7 +35,7 @@ pub struct Running {
 ///
 /// # Errors
 /// When a context file cannot be used.
-pub fn hub_options(config: &Config, simulated: bool) -> anyhow::Result<HubOptions> {
+pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Result<HubOptions> {
     Ok(HubOptions {
         origin: config.log.origin.clone(),
         now,
@@ -45,7 +45,7 @@ pub fn hub_options(config: &Config, simulated: bool) -> anyhow::Result<HubOption
             min_points: config.store.seal_points,
             max_blobs: config.store.seal_commits,
         },
-        simulated,
+        notice,
     })
 }
 
@@ -65,9 +65,13 @@ pub fn files(data: &Path, keys: Option<&Path>) -> anyhow::Result<Files> {
 ///
 /// # Errors
 /// When the data directory, a certificate or an address cannot be used.
-pub async fn start(data: &Path, config: &Config, simulated: bool) -> anyhow::Result<Running> {
+pub async fn start(
+    data: &Path,
+    config: &Config,
+    notice: Option<&'static str>,
+) -> anyhow::Result<Running> {
     let files = files(data, config.keys.as_deref())?;
-    let options = hub_options(config, simulated)?;
+    let options = hub_options(config, notice)?;
     let opened = files.clone();
     let hub = tokio::task::spawn_blocking(move || Hub::start(opened, options)).await??;
     let made = certificates::make(&files, &config.tls.names)?;

@@ -7,7 +7,7 @@ use crate::limits::{MAX_MQTT_IN_FLIGHT, MAX_MQTT_PACKET_BYTES, MAX_MQTT_REFUSALS
 use bytes::BytesMut;
 use hub::{HubError, ItemResult, Source};
 use model::{Attribute, Change, Content, Credential, Entity, Instance, Name, Session, Time, Value};
-use ngsild::{Context, Form, check_uri, parse_fragment, parse_json};
+use ngsild::{Context, Form, check_uri, parse_attribute, parse_fragment, parse_json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,15 +226,15 @@ impl Connection {
         for (qos, packet_id, parsed) in messages {
             let (code, why) = match parsed {
                 Err(why) => {
-                    let public_door = "mqtt";
                     tracing::debug!(why, "a message cannot be read");
-                    self.app.hub.count_unknown(public_door, &session.principal.number.to_string());
                     (reason::PAYLOAD_FORMAT_INVALID, why)
                 }
                 Ok(range) => worst(&report.results[range])?,
             };
             if code >= 0x80 {
                 self.refusals += 1;
+                // Version 3.1.1 has no way to say so to the device; the log says it to the steward.
+                self.app.hub.note_refused_message(session, dataset).await;
                 if self.version == Version::V311 && self.refusals > MAX_MQTT_REFUSALS {
                     return Err(Malformed(reason::QUOTA_EXCEEDED, "too many refused messages"));
                 }
@@ -318,21 +318,33 @@ fn bare(id: &str, attribute: &str, payload: &[u8]) -> Result<Change, String> {
     check_uri(id, "topic").map_err(|invalid| invalid.to_string())?;
     let text =
         std::str::from_utf8(payload).map_err(|_| "the payload is no UTF-8".to_owned())?.trim();
-    let value = match serde_json::from_str::<Value>(text) {
-        Ok(value @ (Value::Integer(_) | Value::Real(_) | Value::Bool(_) | Value::Text(_))) => value,
-        Ok(_) => return Err("a bare value is a number, a text, or true or false".into()),
-        Err(_) if !text.is_empty() && text.len() <= 1_000 => Value::from(text),
-        Err(_) => return Err("the payload is empty or too long for a bare value".into()),
+    let name = Name::new(attribute);
+    let attribute = match serde_json::from_str::<Value>(text) {
+        Ok(value @ Value::Map(_)) => {
+            let parsed = parse_attribute(name, &value, &Context::core(), Form::Full);
+            parsed.map_err(|invalid| invalid.to_string())?
+        }
+        Ok(Value::List(_) | Value::Null) => {
+            return Err("a value is a number, a text, true or false, or an attribute".into());
+        }
+        Ok(value) => plain(name, value),
+        Err(_) if !text.is_empty() && text.len() <= 1_000 && !text.starts_with(['{', '[']) => {
+            plain(name, Value::from(text))
+        }
+        Err(_) => return Err("the payload is empty, too long, or no JSON".into()),
     };
-    let instance = Instance::of(Content::Property(value));
     Ok(Change::Upsert(Entity {
         id: id.to_owned(),
         types: Vec::new(),
         scopes: Vec::new(),
         created: Time::default(),
         modified: Time::default(),
-        attributes: vec![Attribute { name: Name::new(attribute), instances: vec![instance] }],
+        attributes: vec![attribute],
     }))
+}
+
+fn plain(name: Name, value: Value) -> Attribute {
+    Attribute { name, instances: vec![Instance::of(Content::Property(value))] }
 }
 
 #[cfg(test)]

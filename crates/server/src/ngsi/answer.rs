@@ -333,12 +333,12 @@ pub fn one(mut report: WriteReport, created: Option<String>) -> Result<Response,
             (StatusCode::ACCEPTED, axum::Json(serde_json::json!({"quarantined": reason})))
                 .into_response()
         }
-        Some(ItemResult::Done(Outcome::Updated { left })) if !left.is_empty() => {
+        Some(ItemResult::Done(Outcome::Updated { done, left })) if !left.is_empty() => {
             let left: Vec<_> = left
                 .iter()
-                .map(|name| serde_json::json!({"attributeName": name.as_str(), "reason": "it is there already, or not there"}))
+                .map(|name| serde_json::json!({"attributeName": name.as_str(), "reason": "it was left as it is"}))
                 .collect();
-            let body = serde_json::json!({"updated": [], "notUpdated": left});
+            let body = serde_json::json!({"updated": done.iter().map(Name::as_str).collect::<Vec<_>>(), "notUpdated": left});
             (StatusCode::MULTI_STATUS, axum::Json(body)).into_response()
         }
         Some(ItemResult::Done(outcome)) => match (created, outcome) {

@@ -9,13 +9,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hub::ItemResult;
 use model::{Change, Entity, Outcome, Value};
-use ngsild::{Invalid, parse_entity};
+use ngsild::{Context, Form, Invalid, parse_entity, parse_fragment};
 use serde_json::json;
 
 type Handled = Result<Response, Problem>;
 
 /// The entities of a body: each parsed on its own, so that a bad one does not spoil the others.
-fn entities(call: &Call) -> Result<Vec<(String, Result<Entity, Invalid>)>, Problem> {
+fn entities(call: &Call, whole: bool) -> Result<Vec<(String, Result<Entity, Invalid>)>, Problem> {
     let body = call.json()?;
     let Value::List(items) = &body else {
         return Err(Invalid::data("", "a batch is a JSON list of entities").into());
@@ -35,11 +35,18 @@ fn entities(call: &Call) -> Result<Vec<(String, Result<Entity, Invalid>)>, Probl
         };
         let id =
             item.get("id").or_else(|| item.get("@id")).and_then(Value::as_text).unwrap_or_default();
-        let parsed = parse_entity(item, &context, form)
-            .map_err(|invalid| invalid.inside(&index.to_string()));
+        let parsed =
+            if whole { parse_entity(item, &context, form) } else { part(item, &context, form) };
+        let parsed = parsed.map_err(|invalid| invalid.inside(&index.to_string()));
         entities.push((id.to_owned(), parsed));
     }
     Ok(entities)
+}
+
+/// What changes an entity needs its id only.
+fn part(item: &Value, context: &Context, form: Form) -> Result<Entity, Invalid> {
+    let entity = parse_fragment(item, context, form)?;
+    if entity.id.is_empty() { Err(Invalid::data("/id", "is missing")) } else { Ok(entity) }
 }
 
 /// Writes a batch; `created_list` answers 201 with what was created.
@@ -47,7 +54,7 @@ async fn write(call: &Call, make: impl Fn(Entity) -> Change, created_list: bool)
     let mut ids = Vec::new();
     let mut errors = Vec::new();
     let mut changes = Vec::new();
-    for (id, entity) in entities(call)? {
+    for (id, entity) in entities(call, created_list)? {
         match entity {
             Ok(entity) => {
                 ids.push(id);

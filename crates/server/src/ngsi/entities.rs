@@ -130,7 +130,7 @@ pub fn page_headers(
             headers.append(header::LINK, link);
         }
     };
-    if more {
+    if more && limit > 0 {
         link(offset + limit, "next");
     }
     if offset > 0 {

@@ -1,0 +1,267 @@
+//! The store against a model of itself: whatever order points, deletions, seals, retention, key
+//! rotation and restarts come in, histories are what a plain map says they are.
+
+use crate::{
+    Batch, Document, EntityWrite, Evidence, Files, Options, Point, Row, RowValue, SealPlan, Series,
+    Store, StoreError, Under,
+};
+use model::{Entity, Name, Time};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const DATASET: u32 = 1;
+const SERIES: u32 = 3;
+
+fn open(directory: &TempDir) -> Result<Store, StoreError> {
+    let files = Files::new(&directory.path().join("data"), None);
+    if !files.exist() {
+        files.create()?;
+    }
+    Store::open(files, Options { min_free_bytes: 0 })
+}
+
+fn series(number: u32) -> Series {
+    Series {
+        number,
+        name: Name::new(&format!("a{number}")),
+        instance_id: None,
+        unit: None,
+        observed: true,
+        rich: false,
+    }
+}
+
+/// A store with one entity that has three series.
+fn fresh(directory: &TempDir) -> Store {
+    let store = open(directory).unwrap();
+    store.ensure_key(Under::Dataset(DATASET), false).unwrap();
+    let entity = Entity {
+        id: "urn:x:1".into(),
+        types: vec![Name::new("T")],
+        scopes: Vec::new(),
+        created: Time(0),
+        modified: Time(0),
+        attributes: Vec::new(),
+    };
+    let all: Arc<Vec<Series>> = Arc::new((1..=SERIES).map(series).collect());
+    let write = EntityWrite {
+        number: 1,
+        dataset: DATASET,
+        per_subject: false,
+        entity: Arc::new(entity),
+        deleted: None,
+        durable: true,
+        evidence: Evidence::default(),
+    };
+    store.commit(Batch { entities: vec![write], ..Batch::default() }, vec![all]).unwrap();
+    store
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Points(Vec<(u32, i64, i32)>),
+    Forget(u32),
+    Seal,
+    Retain(i64),
+    Rotate,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let point = (1..=SERIES, 0i64..60, any::<i32>());
+    prop_oneof![
+        6 => prop::collection::vec(point, 1..12).prop_map(Step::Points),
+        1 => (1..=SERIES).prop_map(Step::Forget),
+        3 => Just(Step::Seal),
+        1 => (0i64..20).prop_map(Step::Retain),
+        1 => Just(Step::Rotate),
+        2 => Just(Step::Reopen),
+    ]
+}
+
+fn seen(store: &Store, number: u32) -> Vec<(i64, i32)> {
+    let points = store.points(&series(number), Time::MIN, Time::MAX, None).unwrap();
+    let plain = |point: Point| match point {
+        Point::Number(at, value) => (at.0, value as i32),
+        Point::Rich(..) => panic!("numbers only"),
+    };
+    points.into_iter().map(plain).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn histories_are_what_a_map_says(steps in prop::collection::vec(step(), 1..40)) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = fresh(&directory);
+        let mut model: BTreeMap<u32, BTreeMap<i64, i32>> = BTreeMap::new();
+        let mut floor = i64::MIN;
+        for step in steps {
+            match step {
+                Step::Points(points) => {
+                    let row = |(series, at, value): &(u32, i64, i32)| Row {
+                        entity: 1,
+                        series: *series,
+                        at: Time(*at),
+                        value: RowValue::Number(f64::from(*value)),
+                    };
+                    let rows = points.iter().map(row).collect();
+                    let batch = Batch { rows: vec![(DATASET, false, rows)], ..Batch::default() };
+                    store.commit(batch, Vec::new()).unwrap();
+                    for (series, at, value) in points {
+                        if at >= floor {
+                            model.entry(series).or_default().insert(at, value);
+                        }
+                    }
+                }
+                Step::Forget(series) => {
+                    let batch = Batch { forgotten: vec![(DATASET, series)], ..Batch::default() };
+                    store.commit(batch, Vec::new()).unwrap();
+                    model.remove(&series);
+                }
+                Step::Seal => {
+                    let when = SealPlan { min_points: 4, max_blobs: 2 };
+                    if let Some(sealed) = store.plan_seal(DATASET, false, when).unwrap() {
+                        prop_assert!(store.is_current(&sealed));
+                        let batch = Batch { sealed: vec![sealed], ..Batch::default() };
+                        store.commit(batch, Vec::new()).unwrap();
+                    }
+                }
+                Step::Retain(at) => {
+                    floor = floor.max(at);
+                    let batch = Batch { retained: vec![(DATASET, Time(floor))], ..Batch::default() };
+                    store.commit(batch, Vec::new()).unwrap();
+                    model.values_mut().for_each(|points| points.retain(|at, _| *at >= floor));
+                }
+                Step::Rotate => {
+                    store.new_key(Under::Dataset(DATASET), false).unwrap();
+                    while store.rewrap(DATASET, 3).unwrap() > 0 {}
+                    prop_assert_eq!(store.drop_superseded(DATASET).unwrap(), 1);
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = open(&directory).unwrap();
+                }
+            }
+            for number in 1..=SERIES {
+                let expected: Vec<(i64, i32)> =
+                    model.get(&number).into_iter().flatten().map(|(at, value)| (*at, *value)).collect();
+                prop_assert_eq!(seen(&store, number), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_cannot_open_the_same_and_foreign_directories_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = fresh(&directory);
+    assert!(matches!(open(&directory), Err(StoreError::Locked(_))));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir(other.path().join("data")).unwrap();
+    std::fs::write(other.path().join("data/letter.txt"), "mine").unwrap();
+    assert!(matches!(open(&other), Err(StoreError::NotOurs(..))));
+    std::fs::write(directory.path().join("data/format"), "99\n").unwrap();
+    assert!(matches!(open(&directory), Err(StoreError::Format { found: 99, known: 1 })));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_keeps_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(fresh(&directory));
+    let files = Files::new(&directory.path().join("data"), None);
+    let store = Store::open(files, Options { min_free_bytes: u64::MAX }).unwrap();
+    let refused = store.commit(Batch::default(), Vec::new());
+    assert!(matches!(refused, Err(StoreError::Full(_))));
+    assert!(store.entity("urn:x:1").is_some());
+}
+
+#[test]
+fn a_store_that_lost_its_end_is_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = fresh(&directory);
+    let copy = directory.path().join("copy");
+    store.close();
+    drop(store);
+    copy_all(&directory.path().join("data"), &copy);
+    let store = open(&directory).unwrap();
+    let document =
+        Document { kind: 1, name: "later".into(), under: Under::Hub, body: Some(vec![1]) };
+    store.commit(Batch { documents: vec![document], ..Batch::default() }, Vec::new()).unwrap();
+    store.close();
+    drop(store);
+    // The data directory rolled back, the keys' position not.
+    std::fs::remove_dir_all(directory.path().join("data")).unwrap();
+    copy_all(&copy, &directory.path().join("data"));
+    assert!(matches!(open(&directory), Err(StoreError::Shorter { .. })));
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A data directory of format 1, as version 0.1.0 wrote it.
+#[test]
+fn the_fixture_of_format_1_opens() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format-1");
+    let fixture = std::path::Path::new(fixture);
+    if std::env::var_os("TANGGUL_WRITE_FIXTURE").is_some() {
+        return write_fixture(fixture);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    copy_all(fixture, directory.path());
+    let store = open(&directory).unwrap();
+    assert_eq!(store.entity("urn:x:1").unwrap().number, 1);
+    assert_eq!(seen(&store, 1), (0..10).map(|n| (i64::from(n), n)).collect::<Vec<_>>());
+    assert_eq!(seen(&store, 2), [(5, 50)]);
+    assert_eq!(&*store.document(9, "name").unwrap(), b"body");
+    assert_eq!(store.record(0).unwrap().unwrap(), ([7; 32], b"record".to_vec()));
+}
+
+/// Run with `TANGGUL_WRITE_FIXTURE=1` when a version is released whose layout is new.
+fn write_fixture(fixture: &std::path::Path) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = fresh(&directory);
+    let row = |series, at: i64, value: f64| Row {
+        entity: 1,
+        series,
+        at: Time(at),
+        value: RowValue::Number(value),
+    };
+    let rows = (0..10).map(|n| row(1, n, n as f64)).collect();
+    store
+        .commit(Batch { rows: vec![(DATASET, false, rows)], ..Batch::default() }, Vec::new())
+        .unwrap();
+    let sealed = store.plan_seal(DATASET, false, SealPlan { min_points: 4, max_blobs: 1 }).unwrap();
+    store
+        .commit(Batch { sealed: sealed.into_iter().collect(), ..Batch::default() }, Vec::new())
+        .unwrap();
+    let document =
+        Document { kind: 9, name: "name".into(), under: Under::Hub, body: Some(b"body".to_vec()) };
+    let batch = Batch {
+        rows: vec![(DATASET, false, vec![row(2, 5, 50.0)])],
+        documents: vec![document],
+        records: vec![([7; 32], b"record".to_vec())],
+        ..Batch::default()
+    };
+    store.commit(batch, Vec::new()).unwrap();
+    store.close();
+    drop(store);
+    // Once more, so that the engine cuts its journal to what is used.
+    let store = open(&directory).unwrap();
+    store.close();
+    drop(store);
+    copy_all(directory.path(), fixture);
+}
