@@ -112,7 +112,7 @@ impl Hub {
         if allowed {
             return Ok(kind);
         }
-        let dataset = concerned.map_or_else(crate::receipt::guard_hub, |(_, dataset)| dataset);
+        let dataset = concerned.map_or_else(guard::hub_dataset, |(_, dataset)| dataset);
         self.record_refusal(session, Verb::Act, kind.action, &dataset.id).await;
         Err(self.forbidden(session, kind.action, &dataset))
     }

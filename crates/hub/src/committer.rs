@@ -2,20 +2,22 @@
 //! one atomic commit, and only then tells. There is no waiting window: a group is what came while
 //! the one before it was made durable.
 
+mod chores;
+mod entries;
+mod failed;
+
+use self::chores::Chores;
+use self::entries::Entries;
+use self::failed::{Failed, for_ring};
 use crate::apply::apply;
 use crate::limits::MAX_GROUP_CHANGES;
-use crate::recorder::{hex, map, record};
 use crate::watch::ChangeEvent;
-use crate::{Counter, Hub, kinds};
-use journal::{GroupEntry, Hash, group_path, group_root, leaf_hash};
-use model::{
-    Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value, Verb,
-};
+use crate::{Counter, Hub};
+use journal::{Hash, group_path};
+use model::{Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use store::{
-    Batch, Document, EntityWrite, Evidence, Row, RowValue, Sealed, Series, StoreError, Under,
-};
+use store::{Batch, Document, EntityWrite, Row, RowValue, Sealed, Series, StoreError, Under};
 use tokio::sync::{mpsc, oneshot};
 
 /// A change that was decided and checked, with the dataset it goes to.
@@ -56,6 +58,9 @@ pub struct WriteJob {
     pub governs: bool,
     pub reply: Done<Committed>,
 }
+
+/// Stands for the hub's own upkeep where a write's number does.
+const UPKEEP: usize = usize::MAX;
 
 /// What the committer is asked for.
 pub enum Job {
@@ -395,41 +400,49 @@ impl<'a> Group<'a> {
     // ---- the commit ---------------------------------------------------------------------------
 
     fn commit(mut self) {
-        if self.sealed.is_empty()
-            && self.jobs.is_empty()
-            && self.records.is_empty()
-            && self.retained.is_empty()
-        {
-            self.rewrap();
-            self.shred();
-            if self.checkpoint {
-                self.publish_checkpoint();
+        let chores = Chores {
+            rewraps: std::mem::take(&mut self.rewraps),
+            shreds: std::mem::take(&mut self.shreds),
+            checkpoint: self.checkpoint,
+        };
+        let hub = self.hub;
+        let idle = self.sealed.is_empty() && self.jobs.is_empty() && self.retained.is_empty();
+        if !idle || !self.records.is_empty() {
+            self.join_ahead();
+            match self.ensure_keys() {
+                Ok(()) => self.commit_changes(),
+                Err(error) => self.fail(&error, &[]),
             }
-            return;
         }
+        chores.run(hub);
+    }
+
+    /// A seal drops blobs: states that rest on their rows are written with it.
+    fn join_ahead(&mut self) {
         for sealed in &self.sealed {
             for held in self.hub.store.ahead(sealed.dataset) {
-                self.works
-                    .entry(held.number)
-                    .or_insert_with(|| Work {
-                        number: held.number,
-                        dataset: held.dataset,
-                        model: crate::govern::placeholder(),
-                        before: None,
-                        entity: held.entity.clone(),
-                        series: held.series.clone(),
-                        deleted: held.deleted,
-                        durable: true,
-                        changed: true,
-                        job: usize::MAX,
-                        touched: Vec::new(),
-                    })
-                    .durable = true;
+                let work = self.works.entry(held.number).or_insert_with(|| Work {
+                    number: held.number,
+                    dataset: held.dataset,
+                    model: guard::hub_dataset(),
+                    before: None,
+                    entity: held.entity.clone(),
+                    series: held.series.clone(),
+                    deleted: held.deleted,
+                    durable: true,
+                    changed: false,
+                    job: UPKEEP,
+                    touched: Vec::new(),
+                });
+                if !work.changed {
+                    work.job = UPKEEP;
+                }
+                (work.durable, work.changed) = (true, true);
             }
         }
-        if let Err(error) = self.ensure_keys() {
-            return self.fail(&error);
-        }
+    }
+
+    fn commit_changes(mut self) {
         let first_record = self.hub.store.log_size();
         let entries = self.entries();
         let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.is_empty());
@@ -443,40 +456,74 @@ impl<'a> Group<'a> {
         let mut starts = Vec::with_capacity(self.jobs.len());
         for (job, _) in &mut self.jobs {
             batch.documents.append(&mut job.documents);
-            starts.push((!job.records.is_empty()).then_some(self.records.len() as u64));
+            let start = own_records_at + self.records.len() as u64;
+            starts.push((!job.records.is_empty()).then_some(start));
             self.records.append(&mut job.records);
         }
-        let changed = self.works.values().filter(|work| work.changed && work.job != usize::MAX);
-        let matched = self.hub.match_subscriptions(
-            changed.map(|work| {
-                let after = work.deleted.is_none().then(|| work.entity.clone());
-                (work.dataset, after, work.touched.as_slice())
-            }),
-            self.now,
-        );
+        let matched = self.matched();
         batch.documents.extend(matched.documents);
         self.records.extend(matched.records);
         self.records.iter().for_each(|record| push_record(&mut batch, record));
+        self.take_rows(&mut batch);
+        batch.forgotten = std::mem::take(&mut self.forgotten);
+        batch.sealed = std::mem::take(&mut self.sealed);
+        batch.retained = std::mem::take(&mut self.retained);
+        let (series, events) = self.take_states(&mut batch, &entries);
+        let counters = &self.hub.counters;
+        let observations: usize = batch.rows.iter().map(|(_, _, rows)| rows.len()).sum();
+        let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
+        let records = batch.records.len() as u64;
+        if let Err(error) = self.hub.store.commit(batch, series) {
+            return self.fail(&error, &events);
+        }
+        counters.add(Counter::Commits, 1);
+        counters.add(Counter::Records, records);
+        counters.add(Counter::Observations, observations as u64);
+        counters.add(Counter::Sealed, sealed as u64);
+        if self.jobs.iter().any(|(job, _)| job.governs)
+            && let Err(error) = self.hub.state.refresh(&self.hub.store)
+        {
+            tracing::error!(%error, "governing documents cannot be read again");
+        }
+        self.hub.watches.tell(events);
+        self.hub.enqueue(matched.queued);
+        self.answer(&entries, first_record, own_records_at, &starts);
+    }
+
+    /// Notifications that the changes give rise to.
+    fn matched(&self) -> crate::subscription::Matched {
+        let changed = self.works.values().filter(|work| work.changed && work.job != UPKEEP);
+        let changed = changed.map(|work| {
+            let after = work.deleted.is_none().then(|| work.entity.clone());
+            (work.dataset, after, work.touched.as_slice())
+        });
+        self.hub.match_subscriptions(changed, self.now)
+    }
+
+    /// Rows go into the batch by dataset, in the order of their writers.
+    fn take_rows(&mut self, batch: &mut Batch) {
         let per_subject: HashMap<u32, bool> =
             self.works.values().map(|w| (w.dataset, w.model.about_people)).collect();
         let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
         for ((_, dataset), rows) in std::mem::take(&mut self.rows) {
             by_dataset.entry(dataset).or_default().extend(rows);
         }
-        let observations: usize = by_dataset.values().map(Vec::len).sum();
-        batch.rows = by_dataset
-            .into_iter()
-            .map(|(dataset, rows)| {
-                (dataset, per_subject.get(&dataset).copied().unwrap_or(false), rows)
-            })
-            .collect();
-        batch.forgotten = std::mem::take(&mut self.forgotten);
-        batch.sealed = std::mem::take(&mut self.sealed);
-        batch.retained = std::mem::take(&mut self.retained);
+        let of = |dataset: &u32| per_subject.get(dataset).copied().unwrap_or(false);
+        batch.rows =
+            by_dataset.into_iter().map(|(dataset, rows)| (dataset, of(&dataset), rows)).collect();
+    }
+
+    /// States go into the batch; gives their series, and what is told afterwards.
+    fn take_states(
+        &mut self,
+        batch: &mut Batch,
+        entries: &Entries,
+    ) -> (Vec<Arc<Vec<Series>>>, Vec<ChangeEvent>) {
         let mut series = Vec::with_capacity(self.works.len());
         let mut events = Vec::with_capacity(self.works.len());
-        for work in self.works.into_values().filter(|work| work.changed) {
-            if work.job != usize::MAX {
+        let works = std::mem::take(&mut self.works);
+        for work in works.into_values().filter(|work| work.changed) {
+            if work.job != UPKEEP {
                 events.push(ChangeEvent {
                     number: work.number,
                     dataset: work.dataset,
@@ -497,67 +544,33 @@ impl<'a> Group<'a> {
                 evidence: entries.evidence.get(&work.number).cloned().unwrap_or_default(),
             });
         }
-        let counters = &self.hub.counters;
-        let records = batch.records.len() as u64;
-        let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
-        match self.hub.store.commit(batch, series) {
-            Err(error) => {
-                let failed = Failed {
-                    hub: self.hub,
-                    jobs: self.jobs,
-                    ring: self.ring,
-                    replies: self.replies,
-                };
-                failed.answer(&error, &events);
-            }
-            Ok(_) => {
-                counters.add(Counter::Commits, 1);
-                counters.add(Counter::Records, records);
-                counters.add(Counter::Observations, observations as u64);
-                counters.add(Counter::Sealed, sealed as u64);
-                if self.jobs.iter().any(|(job, _)| job.governs)
-                    && let Err(error) = self.hub.state.refresh(&self.hub.store)
-                {
-                    tracing::error!(%error, "governing documents cannot be read again");
-                }
-                self.hub.watches.tell(events);
-                self.hub.enqueue(matched.queued);
-                for (at, (job, results)) in self.jobs.into_iter().enumerate() {
-                    let (position, leaf) = entries.of_job.get(&at).copied().unwrap_or((0, [0; 32]));
-                    counters.add(Counter::Writes, results.len() as u64);
-                    let grouped = entries.of_job.contains_key(&at);
-                    drop(job.reply.send(Ok(Committed {
-                        results,
-                        record: if grouped {
-                            Some(first_record)
-                        } else {
-                            starts.get(at).copied().flatten().map(|start| own_records_at + start)
-                        },
-                        in_ring: false,
-                        position,
-                        group: u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX),
-                        path: group_path(&entries.leaves, position as usize),
-                        leaf,
-                    })));
-                }
-                for (at, reply) in self.replies {
-                    drop(reply.send(Ok(own_records_at + at as u64)));
-                }
-            }
+        (series, events)
+    }
+
+    /// Everybody hears that it is durable, and under which record.
+    fn answer(self, entries: &Entries, group_record: u64, own_at: u64, starts: &[Option<u64>]) {
+        for (at, (job, results)) in self.jobs.into_iter().enumerate() {
+            self.hub.counters.add(Counter::Writes, results.len() as u64);
+            let leaf = entries.of_job.get(&at).copied();
+            let (position, hash) = leaf.unwrap_or((0, [0; 32]));
+            let own = starts.get(at).copied().flatten();
+            drop(job.reply.send(Ok(Committed {
+                results,
+                record: leaf.map(|_| group_record).or(own),
+                in_ring: false,
+                position,
+                group: u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX),
+                path: group_path(&entries.leaves, position as usize),
+                leaf: hash,
+            })));
         }
-        let mut rest = Group::new(self.hub);
-        rest.rewraps = self.rewraps;
-        rest.shreds = self.shreds;
-        rest.checkpoint = self.checkpoint;
-        rest.rewrap();
-        rest.shred();
-        if rest.checkpoint {
-            rest.publish_checkpoint();
+        for (at, reply) in self.replies {
+            drop(reply.send(Ok(own_at + at as u64)));
         }
     }
 
     fn ensure_keys(&self) -> Result<(), StoreError> {
-        for work in self.works.values().filter(|work| work.job != usize::MAX) {
+        for work in self.works.values().filter(|work| work.job != UPKEEP) {
             let sensitive = work.model.is_sensitive();
             self.hub.store.ensure_key(Under::Dataset(work.dataset), sensitive)?;
             if work.model.about_people {
@@ -567,261 +580,10 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// The small tree: a leaf for each write and dataset, over the digests of what it wrote.
-    fn entries(&self) -> Entries {
-        let mut entries = Entries::default();
-        let mut items: BTreeMap<(usize, u32), Vec<(Option<u64>, Hash)>> = BTreeMap::new();
-        for ((job, dataset), rows) in &self.rows {
-            let about_people =
-                self.works.values().any(|w| w.dataset == *dataset && w.model.about_people);
-            let digests = self.hub.store.row_digests(*dataset, about_people, rows, self.now);
-            let digests = digests.into_iter().map(|(_, digest)| (None, digest));
-            items.entry((*job, *dataset)).or_default().extend(digests);
-        }
-        for work in self.works.values() {
-            let about_people = if work.job == usize::MAX {
-                self.hub.store.entity_by_number(work.number).is_some_and(|held| held.per_subject)
-            } else {
-                work.model.about_people
-            };
-            entries.per_subject.insert(work.number, about_people);
-            if work.durable {
-                let under = if about_people {
-                    Under::Subject(work.dataset, work.number)
-                } else {
-                    Under::Dataset(work.dataset)
-                };
-                let digest = self.hub.store.state_digest(
-                    under,
-                    work.number,
-                    &work.entity,
-                    &work.series,
-                    work.deleted,
-                );
-                items
-                    .entry((work.job, work.dataset))
-                    .or_default()
-                    .push((Some(work.number), digest));
-            }
-        }
-        let mut pending = Vec::new();
-        for ((job, dataset), items) in items {
-            let hashes: Vec<Hash> = items.iter().map(|(_, digest)| leaf_hash(digest)).collect();
-            let (writer, count) = match self.jobs.get(job) {
-                Some((write, results)) => (write.writer, results.len()),
-                None => (1, items.len()),
-            };
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let entry = GroupEntry { writer, dataset, count, digest: group_root(&hashes) };
-            let position = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
-            entries.of_job.entry(job).or_insert((position, entry.hash()));
-            entries.leaves.push(entry.hash());
-            for (at, (number, _)) in items.iter().enumerate() {
-                if let Some(number) = number {
-                    pending.push((*number, entry.clone(), position, at, hashes.clone()));
-                }
-            }
-        }
-        let record = self.hub.store.log_size();
-        let group = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
-        for (number, entry, position, at, hashes) in pending {
-            entries.evidence.insert(
-                number,
-                Evidence {
-                    record,
-                    position,
-                    group,
-                    writer: entry.writer,
-                    count: entry.count,
-                    item: u32::try_from(at).unwrap_or(u32::MAX),
-                    items: u32::try_from(hashes.len()).unwrap_or(u32::MAX),
-                    item_path: group_path(&hashes, at),
-                    group_path: group_path(&entries.leaves, position as usize),
-                },
-            );
-        }
-        entries
+    fn fail(self, error: &StoreError, events: &[ChangeEvent]) {
+        let (jobs, ring, replies) = (self.jobs, self.ring, self.replies);
+        Failed { hub: self.hub, jobs, ring, replies }.answer(error, events);
     }
-
-    fn group_record(&self, entries: &Entries) -> Record {
-        let store = &self.hub.store;
-        let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-        for ((_, dataset), rows) in &self.rows {
-            by_dataset.entry(*dataset).or_default().extend(rows.iter().cloned());
-        }
-        let mut blobs = Vec::new();
-        let mut note = |dataset: u32, commit: u64, digests: Vec<(u64, Hash)>| {
-            for (subject, digest) in digests {
-                blobs.push(Value::List(vec![
-                    Value::Integer(i64::from(dataset)),
-                    Value::Integer(commit.cast_signed()),
-                    Value::Integer(subject.cast_signed()),
-                    Value::from(hex(&digest)),
-                ]));
-            }
-        };
-        for (dataset, rows) in by_dataset {
-            let about_people =
-                self.works.values().any(|w| w.dataset == dataset && w.model.about_people);
-            note(
-                dataset,
-                store.next_commit(),
-                store.row_digests(dataset, about_people, &rows, self.now),
-            );
-        }
-        for sealed in &self.sealed {
-            let digests = store.row_digests(
-                sealed.dataset,
-                sealed.per_subject,
-                &sealed.residual,
-                Time::default(),
-            );
-            note(sealed.dataset, sealed.upto, digests);
-        }
-        let detail = map([
-            ("root", Value::from(hex(&group_root(&entries.leaves)))),
-            ("writes", Value::Integer(entries.leaves.len() as i64)),
-            ("blobs", Value::List(blobs)),
-        ]);
-        record(&self.hub.own_session(), Verb::Write, "", self.now, detail)
-    }
-
-    /// Deletes keys, and then the note that they are to be deleted.
-    fn shred(&mut self) {
-        for (under, name, dataset, reply) in std::mem::take(&mut self.shreds) {
-            if let Err(error) = self.hub.store.shred(under) {
-                tracing::error!(%error, dataset, "keys cannot be deleted; again at the next start");
-                if let Some(reply) = reply {
-                    drop(reply.send(Err(error)));
-                }
-                continue;
-            }
-            let mut documents = vec![crate::govern::document(kinds::SHREDDING, &name, None)];
-            if matches!(under, Under::Dataset(_)) {
-                let prefix = format!("{dataset}/");
-                let kept = self.hub.store.documents(kinds::QUARANTINE);
-                let of_it = kept.iter().filter(|(name, _)| name.starts_with(&prefix));
-                documents.extend(
-                    of_it.map(|(name, _)| crate::govern::document(kinds::QUARANTINE, name, None)),
-                );
-            }
-            let batch = Batch { documents, time: self.now, ..Batch::default() };
-            if let Err(error) = self.hub.store.commit(batch, Vec::new()) {
-                tracing::error!(%error, dataset, "the note of a deleted key stays");
-            }
-            if let Some(reply) = reply {
-                drop(reply.send(Ok(())));
-            }
-        }
-    }
-
-    fn rewrap(&mut self) {
-        for (dataset, id, made) in std::mem::take(&mut self.rewraps) {
-            let job = match self.hub.store.rewrap(dataset, 1_000) {
-                Ok(0) => match self.hub.store.drop_superseded(dataset) {
-                    Ok(0) => continue,
-                    Ok(_) => Job::Records { records: vec![made], reply: None },
-                    Err(error) => {
-                        tracing::error!(%error, dataset = id, "old keys cannot be deleted");
-                        continue;
-                    }
-                },
-                Ok(_) => Job::Rewrap { dataset, id, record: made },
-                Err(error) => {
-                    tracing::error!(%error, dataset = id, "a dataset cannot be encrypted anew");
-                    continue;
-                }
-            };
-            // The queue may be full of writers; the upkeep thread tries again then.
-            drop(self.hub.jobs.try_send(job));
-        }
-    }
-
-    fn publish_checkpoint(&self) {
-        let (size, root) = self.hub.store.log_root();
-        let checkpoint = self.hub.signing.sign(size, &root);
-        if checkpoint == self.hub.store.checkpoint() {
-            return;
-        }
-        let batch = Batch { checkpoint: Some(checkpoint), time: self.now, ..Batch::default() };
-        if let Err(error) = self.hub.store.commit(batch, Vec::new()) {
-            tracing::error!(%error, "the checkpoint cannot be published");
-        }
-    }
-
-    fn fail(self, error: &StoreError) {
-        Failed { hub: self.hub, jobs: self.jobs, ring: self.ring, replies: self.replies }
-            .answer(error, &[]);
-    }
-}
-
-/// What a write brings to life-safety datasets, if it does nothing else.
-fn for_ring(job: &WriteJob, planned: &[Planned]) -> Option<Vec<Entity>> {
-    let fits = job.documents.is_empty() && !job.governs && job.writer != 1 && !planned.is_empty();
-    let entity = |planned: &Planned| match &planned.change {
-        Change::Upsert(entity) if planned.dataset.life_safety => Some(entity.clone()),
-        _ => None,
-    };
-    if fits { planned.iter().map(entity).collect() } else { None }
-}
-
-/// Writes whose commit failed.
-struct Failed<'a> {
-    hub: &'a Arc<Hub>,
-    jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
-    ring: HashMap<usize, Vec<Entity>>,
-    replies: Vec<(usize, Done<u64>)>,
-}
-
-impl Failed<'_> {
-    /// Life-safety writes go on through the ring; all others hear that nothing was done.
-    fn answer(mut self, error: &StoreError, events: &[ChangeEvent]) {
-        tracing::error!(%error, "a commit failed");
-        let mut kept = Vec::new();
-        for (at, (job, results)) in self.jobs.into_iter().enumerate() {
-            let entities = self.ring.remove(&at).filter(|_| results.iter().all(Result::is_ok));
-            if entities.is_some_and(|entities| self.hub.ring_write(job.writer, &entities)) {
-                let committed = Committed {
-                    results,
-                    record: None,
-                    in_ring: true,
-                    position: 0,
-                    group: 0,
-                    path: Vec::new(),
-                    leaf: [0; 32],
-                };
-                kept.push((job.reply, committed));
-            } else {
-                drop(job.reply.send(Err(copy(error))));
-            }
-        }
-        for (_, reply) in self.replies {
-            drop(reply.send(Err(copy(error))));
-        }
-        if !kept.is_empty() {
-            self.hub.show_from_ring(events);
-        }
-        for (reply, committed) in kept {
-            drop(reply.send(Ok(committed)));
-        }
-    }
-}
-
-fn copy(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Full(mebibytes) => StoreError::Full(*mebibytes),
-        StoreError::NoKey(what) => StoreError::NoKey(what.clone()),
-        other => StoreError::Poisoned(other.to_string()),
-    }
-}
-
-/// The small tree of a group and what it says of each entity.
-#[derive(Default)]
-struct Entries {
-    leaves: Vec<Hash>,
-    evidence: HashMap<u64, Evidence>,
-    per_subject: HashMap<u64, bool>,
-    of_job: HashMap<usize, (u32, Hash)>,
 }
 
 fn push_record(batch: &mut Batch, record: &Record) {

@@ -21,29 +21,6 @@ const CODE_S: i64 = 7 * 86_400;
 /// Most days an app's token holds.
 const MAX_TOKEN_DAYS: i64 = 366;
 
-/// The dataset that stands for the hub itself.
-pub(crate) fn placeholder() -> Arc<Dataset> {
-    Arc::new(Dataset {
-        id: "*".into(),
-        title: "The hub".into(),
-        department: String::new(),
-        steward: String::new(),
-        claims: Vec::new(),
-        catch_all: false,
-        attributes: Vec::new(),
-        undeclared: Sensitivity::Open,
-        closed: false,
-        purposes: Vec::new(),
-        legal_basis: String::new(),
-        recipients: Vec::new(),
-        retention_days: None,
-        publication: model::Publication::Withheld,
-        about_people: false,
-        life_safety: false,
-        version: 0,
-    })
-}
-
 pub(crate) fn text(body: &Value, key: &str) -> Result<String, HubError> {
     let text = body.get(key).and_then(Value::as_text).filter(|text| !text.is_empty());
     let missing = || Invalid::data(format!("/{key}"), "is missing, or no text");
@@ -719,7 +696,7 @@ impl Hub {
         let may = |action| snapshot.decide_hub(session, action).allowed;
         if !may(Action::Govern) && !may(Action::Audit) {
             self.record_refusal(session, Verb::Read, Action::Govern, "*").await;
-            return Err(self.forbidden(session, Action::Govern, &placeholder()));
+            return Err(self.forbidden(session, Action::Govern, &guard::hub_dataset()));
         }
         Ok(self.state.principals())
     }

@@ -95,7 +95,7 @@ impl Hub {
         let snapshot = self.state.snapshot();
         if !snapshot.decide_hub(session, Action::Audit).allowed {
             self.record_refusal(session, Verb::Read, Action::Audit, "*").await;
-            return Err(self.forbidden(session, Action::Audit, &guard_hub()));
+            return Err(self.forbidden(session, Action::Audit, &guard::hub_dataset()));
         }
         let mut found = Vec::new();
         let end = before.unwrap_or(u64::MAX).min(self.store.log_size());
@@ -122,11 +122,6 @@ impl Hub {
         let text = String::from_utf8(body).unwrap_or_default();
         Ok(record.public.then(|| (hex(&salt), text)))
     }
-}
-
-/// The dataset that stands for the hub itself.
-pub(crate) fn guard_hub() -> std::sync::Arc<model::Dataset> {
-    crate::govern::placeholder()
 }
 
 /// Rebuilds a tree from leaves, for whoever checks a log on disk.

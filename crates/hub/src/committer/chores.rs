@@ -1,0 +1,87 @@
+//! What the committer does between groups, in nobody's way: keys encrypted anew or deleted, and
+//! checkpoints published.
+
+use super::{Done, Job};
+use crate::{Hub, kinds};
+use model::Record;
+use store::{Batch, Under};
+
+/// What is to be done once a group is committed.
+pub struct Chores {
+    pub rewraps: Vec<(u32, String, Record)>,
+    pub shreds: Vec<(Under, String, String, Option<Done<()>>)>,
+    pub checkpoint: bool,
+}
+
+impl Chores {
+    pub fn run(mut self, hub: &Hub) {
+        self.rewrap(hub);
+        self.shred(hub);
+        if self.checkpoint {
+            Self::publish_checkpoint(hub);
+        }
+    }
+
+    /// Deletes keys, and then the note that they are to be deleted.
+    fn shred(&mut self, hub: &Hub) {
+        for (under, name, dataset, reply) in std::mem::take(&mut self.shreds) {
+            if let Err(error) = hub.store.shred(under) {
+                tracing::error!(%error, dataset, "keys cannot be deleted; again at the next start");
+                if let Some(reply) = reply {
+                    drop(reply.send(Err(error)));
+                }
+                continue;
+            }
+            let mut documents = vec![crate::govern::document(kinds::SHREDDING, &name, None)];
+            if matches!(under, Under::Dataset(_)) {
+                let prefix = format!("{dataset}/");
+                let kept = hub.store.documents(kinds::QUARANTINE);
+                let of_it = kept.iter().filter(|(name, _)| name.starts_with(&prefix));
+                documents.extend(
+                    of_it.map(|(name, _)| crate::govern::document(kinds::QUARANTINE, name, None)),
+                );
+            }
+            let batch = Batch { documents, time: hub.now(), ..Batch::default() };
+            if let Err(error) = hub.store.commit(batch, Vec::new()) {
+                tracing::error!(%error, dataset, "the note of a deleted key stays");
+            }
+            if let Some(reply) = reply {
+                drop(reply.send(Ok(())));
+            }
+        }
+    }
+
+    fn rewrap(&mut self, hub: &Hub) {
+        for (dataset, id, made) in std::mem::take(&mut self.rewraps) {
+            let job = match hub.store.rewrap(dataset, 1_000) {
+                Ok(0) => match hub.store.drop_superseded(dataset) {
+                    Ok(0) => continue,
+                    Ok(_) => Job::Records { records: vec![made], reply: None },
+                    Err(error) => {
+                        tracing::error!(%error, dataset = id, "old keys cannot be deleted");
+                        continue;
+                    }
+                },
+                Ok(_) => Job::Rewrap { dataset, id, record: made },
+                Err(error) => {
+                    tracing::error!(%error, dataset = id, "a dataset cannot be encrypted anew");
+                    continue;
+                }
+            };
+            // The queue may be full of writers; the upkeep thread tries again then.
+            drop(hub.jobs.try_send(job));
+        }
+    }
+
+    fn publish_checkpoint(hub: &Hub) {
+        let (size, root) = hub.store.log_root();
+        let checkpoint = hub.signing.sign(size, &root);
+        if checkpoint == hub.store.checkpoint() {
+            return;
+        }
+        let batch = Batch { checkpoint: Some(checkpoint), time: hub.now(), ..Batch::default() };
+        if let Err(error) = hub.store.commit(batch, Vec::new()) {
+            tracing::error!(%error, "the checkpoint cannot be published");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a group's record commits to.
+
+use super::Group;
+use crate::recorder::{hex, map, record};
+use journal::{GroupEntry, Hash, group_path, group_root, leaf_hash};
+use model::{Record, Time, Value, Verb};
+use std::collections::{BTreeMap, HashMap};
+use store::{Evidence, Row, Under};
+
+/// The small tree of a group and what it says of each entity.
+#[derive(Default)]
+pub struct Entries {
+    pub leaves: Vec<Hash>,
+    pub evidence: HashMap<u64, Evidence>,
+    pub per_subject: HashMap<u64, bool>,
+    pub of_job: HashMap<usize, (u32, Hash)>,
+}
+
+impl Group<'_> {
+    /// The small tree: a leaf for each write and dataset, over the digests of what it wrote.
+    pub fn entries(&self) -> Entries {
+        let mut entries = Entries::default();
+        let mut items: BTreeMap<(usize, u32), Vec<(Option<u64>, Hash)>> = BTreeMap::new();
+        for ((job, dataset), rows) in &self.rows {
+            let about_people =
+                self.works.values().any(|w| w.dataset == *dataset && w.model.about_people);
+            let digests = self.hub.store.row_digests(*dataset, about_people, rows, self.now);
+            let digests = digests.into_iter().map(|(_, digest)| (None, digest));
+            items.entry((*job, *dataset)).or_default().extend(digests);
+        }
+        for work in self.works.values() {
+            let about_people = if work.job == super::UPKEEP {
+                self.hub.store.entity_by_number(work.number).is_some_and(|held| held.per_subject)
+            } else {
+                work.model.about_people
+            };
+            entries.per_subject.insert(work.number, about_people);
+            if work.durable {
+                let under = if about_people {
+                    Under::Subject(work.dataset, work.number)
+                } else {
+                    Under::Dataset(work.dataset)
+                };
+                let digest = self.hub.store.state_digest(
+                    under,
+                    work.number,
+                    &work.entity,
+                    &work.series,
+                    work.deleted,
+                );
+                items
+                    .entry((work.job, work.dataset))
+                    .or_default()
+                    .push((Some(work.number), digest));
+            }
+        }
+        let mut pending = Vec::new();
+        for ((job, dataset), items) in items {
+            let hashes: Vec<Hash> = items.iter().map(|(_, digest)| leaf_hash(digest)).collect();
+            let (writer, count) = match self.jobs.get(job) {
+                Some((write, results)) => (write.writer, results.len()),
+                None => (1, items.len()),
+            };
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let entry = GroupEntry { writer, dataset, count, digest: group_root(&hashes) };
+            let position = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
+            entries.of_job.entry(job).or_insert((position, entry.hash()));
+            entries.leaves.push(entry.hash());
+            for (at, (number, _)) in items.iter().enumerate() {
+                if let Some(number) = number {
+                    pending.push((*number, entry.clone(), position, at, hashes.clone()));
+                }
+            }
+        }
+        let record = self.hub.store.log_size();
+        let group = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
+        for (number, entry, position, at, hashes) in pending {
+            entries.evidence.insert(
+                number,
+                Evidence {
+                    record,
+                    position,
+                    group,
+                    writer: entry.writer,
+                    count: entry.count,
+                    item: u32::try_from(at).unwrap_or(u32::MAX),
+                    items: u32::try_from(hashes.len()).unwrap_or(u32::MAX),
+                    item_path: group_path(&hashes, at),
+                    group_path: group_path(&entries.leaves, position as usize),
+                },
+            );
+        }
+        entries
+    }
+
+    pub fn group_record(&self, entries: &Entries) -> Record {
+        let store = &self.hub.store;
+        let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+        for ((_, dataset), rows) in &self.rows {
+            by_dataset.entry(*dataset).or_default().extend(rows.iter().cloned());
+        }
+        let mut blobs = Vec::new();
+        let mut note = |dataset: u32, commit: u64, digests: Vec<(u64, Hash)>| {
+            for (subject, digest) in digests {
+                blobs.push(Value::List(vec![
+                    Value::Integer(i64::from(dataset)),
+                    Value::Integer(commit.cast_signed()),
+                    Value::Integer(subject.cast_signed()),
+                    Value::from(hex(&digest)),
+                ]));
+            }
+        };
+        for (dataset, rows) in by_dataset {
+            let about_people =
+                self.works.values().any(|w| w.dataset == dataset && w.model.about_people);
+            note(
+                dataset,
+                store.next_commit(),
+                store.row_digests(dataset, about_people, &rows, self.now),
+            );
+        }
+        for sealed in &self.sealed {
+            let digests = store.row_digests(
+                sealed.dataset,
+                sealed.per_subject,
+                &sealed.residual,
+                Time::default(),
+            );
+            note(sealed.dataset, sealed.upto, digests);
+        }
+        let detail = map([
+            ("root", Value::from(hex(&group_root(&entries.leaves)))),
+            ("writes", Value::Integer(entries.leaves.len() as i64)),
+            ("blobs", Value::List(blobs)),
+        ]);
+        record(&self.hub.own_session(), Verb::Write, "", self.now, detail)
+    }
+}

@@ -1,0 +1,102 @@
+//! Keys of what is stored, and the sealing of values under them.
+
+use crate::batch::Under;
+use crate::engine::Table;
+use crate::{Store, StoreError};
+use vault::{Root, Scope, Secret};
+
+impl Store {
+    pub(super) fn scope_of(under: Under) -> Scope {
+        match under {
+            Under::Hub => Scope::Hub,
+            Under::Dataset(dataset) => Scope::Dataset(dataset),
+            Under::Subject(dataset, subject) => Scope::Subject(dataset, subject),
+        }
+    }
+
+    /// Makes sure that there is a key for `under`; durable on return.
+    ///
+    /// # Errors
+    /// When its root is sealed or the keyring cannot be written.
+    pub fn ensure_key(&self, under: Under, sensitive: bool) -> Result<(), StoreError> {
+        let scope = Self::scope_of(under);
+        if self.keyring.read().current(scope).is_some() {
+            return Ok(());
+        }
+        self.new_key(under, sensitive)
+    }
+
+    /// Whether there is a key for `under`, and it is not sealed.
+    pub fn has_key(&self, under: Under) -> bool {
+        let ring = self.keyring.read();
+        ring.current(Self::scope_of(under)).is_some_and(|id| ring.secret(id).is_some())
+    }
+
+    /// Makes a new current key for `under`; durable on return.
+    ///
+    /// # Errors
+    /// When its root is sealed or the keyring cannot be written.
+    pub fn new_key(&self, under: Under, sensitive: bool) -> Result<(), StoreError> {
+        let root = if sensitive { Root::Sensitive } else { Root::Operational };
+        let mut ring = self.keyring.write();
+        let (_, line) = ring
+            .create(Self::scope_of(under), root)
+            .ok_or_else(|| StoreError::NoKey(format!("{under:?}")))?;
+        self.files.append_keyring(&line)
+    }
+
+    /// A digest key for what lies under `under`: gone when a subject's key is.
+    pub fn digest_key(&self, under: Under) -> Option<Secret> {
+        let ring = self.keyring.read();
+        match under {
+            Under::Hub => Some(ring.derived("digest")),
+            Under::Dataset(dataset) => Some(ring.derived(&format!("digest/{dataset}"))),
+            Under::Subject(..) => {
+                let id = ring.current(Self::scope_of(under))?;
+                Some(ring.secret(id)?.derive("digest"))
+            }
+        }
+    }
+
+    pub(crate) fn seal(
+        &self,
+        table: Table,
+        key: &[u8],
+        under: Under,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let ring = self.keyring.read();
+        let missing = || StoreError::NoKey(format!("{under:?}"));
+        let id = ring.current(Self::scope_of(under)).ok_or_else(missing)?;
+        let secret = ring.secret(id).ok_or_else(missing)?;
+        let context = [&[table as u8], key, &id.to_be_bytes()].concat();
+        Ok([id.to_be_bytes().as_slice(), &vault::seal(secret, &context, plain)].concat())
+    }
+
+    pub(crate) fn unseal(
+        &self,
+        table: Table,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        self.unseal_if_open(table, key, sealed)?
+            .ok_or_else(|| StoreError::NoKey(format!("a value of table {table:?}")))
+    }
+
+    /// None when the key is not here.
+    pub(crate) fn unseal_if_open(
+        &self,
+        table: Table,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let damaged = || StoreError::Damaged(format!("a value of table {table:?}"));
+        let (id, body) = sealed.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let context = [&[table as u8], key, id].concat();
+        let ring = self.keyring.read();
+        match ring.secret(u32::from_be_bytes(*id)) {
+            None => Ok(None),
+            Some(secret) => vault::open(secret, &context, body).map(Some).ok_or_else(damaged),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading: documents, entities, and histories merged from chunks and open runs.
+
+use crate::codec;
+use crate::engine::Table;
+use crate::entities::Held;
+use crate::history::{Chunk, Open, Point, RawPoint, RichPoint, each_number};
+use crate::store::chunk_key;
+use crate::{Series, Store, StoreError};
+use model::{Name, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Store {
+    /// A document.
+    pub fn document(&self, kind: u8, name: &str) -> Option<Arc<[u8]>> {
+        self.documents.read().get(&(kind, name.to_owned())).cloned()
+    }
+
+    /// All documents of a kind, by name.
+    pub fn documents(&self, kind: u8) -> Vec<(String, Arc<[u8]>)> {
+        let documents = self.documents.read();
+        let range = documents.range((kind, String::new())..);
+        let of_kind = range.take_while(|((found, _), _)| *found == kind);
+        of_kind.map(|((_, name), body)| (name.clone(), body.clone())).collect()
+    }
+
+    /// An entity by id, deleted ones included.
+    pub fn entity(&self, id: &str) -> Option<Held> {
+        self.entities.read().by_id(id).cloned()
+    }
+
+    /// An entity by number.
+    pub fn entity_by_number(&self, number: u64) -> Option<Held> {
+        self.entities.read().get(number).cloned()
+    }
+
+    /// Every entity that has one of these types (none given: every entity), in the order they were
+    /// created, as long as `each` says so. Deleted ones are included.
+    pub fn each_entity(&self, types: Option<&[Name]>, each: &mut dyn FnMut(&Held) -> bool) {
+        let entities = self.entities.read();
+        match types {
+            None => {
+                entities.all().take_while(|held| each(held)).for_each(drop);
+            }
+            Some([one]) => {
+                entities.of_type(one.as_str()).take_while(|held| each(held)).for_each(drop);
+            }
+            Some(many) => {
+                let of =
+                    |name: &Name| entities.of_type(name.as_str()).map(|held| held.number).collect();
+                let numbers: Vec<Vec<u64>> = many.iter().map(of).collect();
+                let numbers: std::collections::BTreeSet<u64> =
+                    numbers.into_iter().flatten().collect();
+                let held = numbers.into_iter().filter_map(|number| entities.get(number));
+                held.take_while(|held| each(held)).for_each(drop);
+            }
+        }
+    }
+
+    /// The types that entities have.
+    pub fn types(&self) -> Vec<Name> {
+        self.entities.read().types().cloned().collect()
+    }
+
+    /// Living entities in a dataset.
+    pub fn count_of(&self, dataset: u32) -> u64 {
+        self.entities.read().count_of(dataset)
+    }
+
+    /// Gives every number of a series in `from..until` to `each`, in order of time.
+    ///
+    /// # Errors
+    /// When a chunk is damaged or its key is gone.
+    pub fn each_number(
+        &self,
+        series: u32,
+        from: Time,
+        until: Time,
+        each: &mut dyn FnMut(Time, f64),
+    ) -> Result<(), StoreError> {
+        let (clusters, open, from) = {
+            let history = self.history.read();
+            let floor = history.owner.get(&series).map_or(i64::MIN, |(d, _)| history.floor(*d));
+            let from = from.0.max(floor);
+            let open: Vec<RawPoint> = match history.open.get(&series) {
+                Some(Open::Numbers(run)) => {
+                    let start = run.partition_point(|(at, _)| *at < from);
+                    let end = run.partition_point(|(at, _)| *at < until.0);
+                    run[start..end.max(start)].to_vec()
+                }
+                _ => Vec::new(),
+            };
+            (history.clusters(series, from, until.0), open, from)
+        };
+        let read = |chunk: &Chunk| codec::decode_points(&self.read_chunk(chunk)?);
+        each_number(clusters, &open, (from, until.0), &read, &mut |at, value| each(Time(at), value))
+    }
+
+    /// The points of a series in `from..until`, in order; only the latest `last` when given.
+    ///
+    /// # Errors
+    /// When a chunk is damaged or its key is gone.
+    pub fn points(
+        &self,
+        series: &Series,
+        from: Time,
+        until: Time,
+        last: Option<usize>,
+    ) -> Result<Vec<Point>, StoreError> {
+        let mut points = std::collections::VecDeque::new();
+        let keep = last.unwrap_or(usize::MAX);
+        let mut push = |point: Point| {
+            points.push_back(point);
+            if points.len() > keep {
+                points.pop_front();
+            }
+        };
+        if series.rich {
+            for (at, instance) in self.rich_points(series.number, from, until)? {
+                push(Point::Rich(Time(at), Box::new(instance)));
+            }
+        } else {
+            self.each_number(series.number, from, until, &mut |at, value| {
+                push(Point::Number(at, value))
+            })?;
+        }
+        Ok(points.into())
+    }
+
+    fn rich_points(
+        &self,
+        series: u32,
+        from: Time,
+        until: Time,
+    ) -> Result<BTreeMap<i64, model::Instance>, StoreError> {
+        let (clusters, open, from) = {
+            let history = self.history.read();
+            let floor = history.owner.get(&series).map_or(i64::MIN, |(d, _)| history.floor(*d));
+            let open = match history.open.get(&series) {
+                Some(Open::Rich(run)) => run.clone(),
+                _ => Vec::new(),
+            };
+            let from = from.0.max(floor);
+            (history.clusters(series, from, until.0), open, from)
+        };
+        let mut points = BTreeMap::new();
+        let mut chunks: Vec<Chunk> = clusters.into_iter().flatten().collect();
+        chunks.sort_by_key(|chunk| chunk.generation);
+        for chunk in chunks {
+            let run: Vec<RichPoint> = codec::decode(&self.read_chunk(&chunk)?, "a sealed chunk")?;
+            points.extend(run.into_iter().map(|point| (point.at, point.instance)));
+        }
+        points.extend(open);
+        points.retain(|at, _| *at >= from && *at < until.0);
+        Ok(points)
+    }
+
+    pub(crate) fn read_chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, StoreError> {
+        let key = chunk_key(chunk.dataset, chunk.reference.series, chunk.generation);
+        let sealed = self.engine.get(Table::Chunk, &key)?;
+        let sealed = sealed.ok_or_else(|| {
+            StoreError::Damaged(format!(
+                "series {}: a sealed chunk is missing",
+                chunk.reference.series
+            ))
+        })?;
+        self.unseal(Table::Chunk, &key, &sealed)
+    }
+}
