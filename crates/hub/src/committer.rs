@@ -13,7 +13,7 @@ use crate::apply::apply;
 use crate::limits::MAX_GROUP_CHANGES;
 use crate::watch::ChangeEvent;
 use crate::{Counter, Hub};
-use journal::{Hash, group_path};
+use journal::Hash;
 use model::{Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -560,7 +560,7 @@ impl<'a> Group<'a> {
                 in_ring: false,
                 position,
                 group: u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX),
-                path: group_path(&entries.leaves, position as usize),
+                path: entries.paths.get(position as usize).cloned().unwrap_or_default(),
                 leaf: hash,
             })));
         }

@@ -45,19 +45,27 @@ pub fn group_root(leaves: &[Hash]) -> Hash {
     }
 }
 
-/// The path from leaf `index` to the root, its sibling first; empty when there is no such leaf.
-pub fn group_path(leaves: &[Hash], index: usize) -> Vec<Hash> {
-    if leaves.len() <= 1 || index >= leaves.len() {
-        return Vec::new();
+/// The paths of all leaves to the root, each leaf's sibling first, and the root: every node is
+/// hashed once, however many leaves there are.
+pub fn group_paths(leaves: &[Hash]) -> (Vec<Vec<Hash>>, Hash) {
+    fn fill(leaves: &[Hash], paths: &mut [Vec<Hash>]) -> Hash {
+        match leaves {
+            [] => crate::empty_root(),
+            [one] => *one,
+            many => {
+                let middle = split(many.len());
+                let (left, right) = paths.split_at_mut(middle);
+                let left_root = fill(&many[..middle], left);
+                let right_root = fill(&many[middle..], right);
+                left.iter_mut().for_each(|path| path.push(right_root));
+                right.iter_mut().for_each(|path| path.push(left_root));
+                node_hash(&left_root, &right_root)
+            }
+        }
     }
-    let (left, right) = leaves.split_at(split(leaves.len()));
-    let (mut path, sibling) = if index < left.len() {
-        (group_path(left, index), group_root(right))
-    } else {
-        (group_path(right, index - left.len()), group_root(left))
-    };
-    path.push(sibling);
-    path
+    let mut paths = vec![Vec::new(); leaves.len()];
+    let root = fill(leaves, &mut paths);
+    (paths, root)
 }
 
 /// Whether the path leads from the leaf to the root.
@@ -68,4 +76,23 @@ pub fn verify_group_path(leaf: &Hash, index: u64, size: u64, path: &[Hash], root
 /// The largest power of two below `length`.
 fn split(length: usize) -> usize {
     length.next_power_of_two() / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_leads_to_the_root() {
+        for size in 0..40u8 {
+            let leaves: Vec<Hash> = (0..size).map(|n| [n; 32]).collect();
+            let (paths, root) = group_paths(&leaves);
+            assert_eq!(root, group_root(&leaves));
+            for (index, (leaf, path)) in leaves.iter().zip(&paths).enumerate() {
+                let (index, size) = (index as u64, u64::from(size));
+                assert!(verify_group_path(leaf, index, size, path, &root), "{index} of {size}");
+                assert!(!verify_group_path(&[99; 32], index, size, path, &root));
+            }
+        }
+    }
 }

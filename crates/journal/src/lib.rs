@@ -12,7 +12,7 @@ mod tile;
 mod tree;
 
 pub use commitment::{SALT_BYTES, commitment};
-pub use group::{GroupEntry, group_path, group_root, verify_group_path};
+pub use group::{GroupEntry, group_paths, group_root, verify_group_path};
 pub use note::{Checkpoint, NoteError, SigningKey, VerifyingKey, open_checkpoint};
 pub use proof::{verify_consistency, verify_inclusion};
 pub use receipt::{Receipt, ReceiptError};

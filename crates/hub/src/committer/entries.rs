@@ -2,7 +2,7 @@
 
 use super::Group;
 use crate::recorder::{hex, map, record};
-use journal::{GroupEntry, Hash, group_path, group_root, leaf_hash};
+use journal::{GroupEntry, Hash, group_paths, leaf_hash};
 use model::{Record, Time, Value, Verb};
 use std::collections::{BTreeMap, HashMap};
 use store::{Evidence, Row, Under};
@@ -14,6 +14,14 @@ pub struct Entries {
     pub evidence: HashMap<u64, Evidence>,
     pub per_subject: HashMap<u64, bool>,
     pub of_job: HashMap<usize, (u32, Hash)>,
+    /// By leaf: its path to the root.
+    pub paths: Vec<Vec<Hash>>,
+    pub root: Hash,
+}
+
+/// A count that cannot exceed what a group may hold.
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 impl Group<'_> {
@@ -54,42 +62,39 @@ impl Group<'_> {
                     .push((Some(work.number), digest));
             }
         }
-        let mut pending = Vec::new();
+        let record = self.hub.store.log_size();
         for ((job, dataset), items) in items {
             let hashes: Vec<Hash> = items.iter().map(|(_, digest)| leaf_hash(digest)).collect();
+            let (item_paths, digest) = group_paths(&hashes);
             let (writer, count) = match self.jobs.get(job) {
                 Some((write, results)) => (write.writer, results.len()),
                 None => (1, items.len()),
             };
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let entry = GroupEntry { writer, dataset, count, digest: group_root(&hashes) };
-            let position = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
+            let entry = GroupEntry { writer, dataset, count: small(count), digest };
+            let position = small(entries.leaves.len());
             entries.of_job.entry(job).or_insert((position, entry.hash()));
             entries.leaves.push(entry.hash());
-            for (at, (number, _)) in items.iter().enumerate() {
-                if let Some(number) = number {
-                    pending.push((*number, entry.clone(), position, at, hashes.clone()));
-                }
-            }
-        }
-        let record = self.hub.store.log_size();
-        let group = u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX);
-        for (number, entry, position, at, hashes) in pending {
-            entries.evidence.insert(
-                number,
-                Evidence {
+            for (at, ((number, _), item_path)) in items.iter().zip(item_paths).enumerate() {
+                let Some(number) = number else { continue };
+                let evidence = Evidence {
                     record,
                     position,
-                    group,
-                    writer: entry.writer,
+                    writer,
                     count: entry.count,
-                    item: u32::try_from(at).unwrap_or(u32::MAX),
-                    items: u32::try_from(hashes.len()).unwrap_or(u32::MAX),
-                    item_path: group_path(&hashes, at),
-                    group_path: group_path(&entries.leaves, position as usize),
-                },
-            );
+                    item: small(at),
+                    items: small(hashes.len()),
+                    item_path,
+                    ..Evidence::default()
+                };
+                entries.evidence.insert(*number, evidence);
+            }
         }
+        let (paths, root) = group_paths(&entries.leaves);
+        for evidence in entries.evidence.values_mut() {
+            evidence.group = small(entries.leaves.len());
+            evidence.group_path.clone_from(&paths[evidence.position as usize]);
+        }
+        (entries.paths, entries.root) = (paths, root);
         entries
     }
 
@@ -129,7 +134,7 @@ impl Group<'_> {
             note(sealed.dataset, sealed.upto, digests);
         }
         let detail = map([
-            ("root", Value::from(hex(&group_root(&entries.leaves)))),
+            ("root", Value::from(hex(&entries.root))),
             ("writes", Value::Integer(entries.leaves.len() as i64)),
             ("blobs", Value::List(blobs)),
         ]);
