@@ -12,7 +12,7 @@ pub enum StoreError {
     #[error(
         "the data directory opens shorter than what was acknowledged: it holds {found_commits} \
          commits and {found_records} records, and {commits} commits and {records} records were \
-         acknowledged. Nothing was changed; restore a backup, or the copy in `{rescue}`"
+         acknowledged. Restore a backup; the engine's journal as it was before lies in `{rescue}`"
     )]
     Shorter { found_commits: u64, found_records: u64, commits: u64, records: u64, rescue: String },
     #[error("{0} is damaged")]

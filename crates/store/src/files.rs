@@ -1,5 +1,5 @@
 //! The files beside the engine: format number, roots, keyring, the acknowledged position, and the
-//! copy of the engine's journal that is made before opening after a crash.
+//! copy of the engine's journal that is made before opening.
 //!
 //! Everything about keys lies in `DIR.keys/` (mode 0700), not in `DIR`.
 
@@ -185,20 +185,21 @@ impl Files {
         self.data.join("store")
     }
 
-    /// Where the engine's journal is copied to before opening after a crash.
+    /// Where the engine's journal is copied to before opening.
     pub(crate) fn rescue(&self) -> PathBuf {
         self.data.join("rescue")
     }
 
-    /// Copies the engine's journal, which opening may cut.
-    pub(crate) fn copy_journal(&self) -> Result<(), StoreError> {
+    /// Copies the engine's journal, which opening may cut. Where there is no room for a copy the
+    /// store is opened all the same: what is lost then is still noticed.
+    pub(crate) fn copy_journal(&self) {
         let (engine, rescue) = (self.engine(), self.rescue());
         if !engine.exists() || rescue.exists() {
             // A rescue copy that is still there is older, and thus more complete.
-            return Ok(());
+            return;
         }
+        let beside = rescue.with_extension("new");
         let copy = || -> std::io::Result<()> {
-            let beside = rescue.with_extension("new");
             drop(fs::remove_dir_all(&beside));
             fs::create_dir_all(&beside)?;
             for entry in fs::read_dir(&engine)? {
@@ -209,26 +210,15 @@ impl Files {
             }
             fs::rename(&beside, &rescue)
         };
-        copy().map_err(wrong(&rescue))
+        if let Err(error) = copy() {
+            drop(fs::remove_dir_all(&beside));
+            tracing::warn!(%error, "the engine's journal cannot be copied before it is opened");
+        }
     }
 
     /// Removes the copy once the store is known to be whole.
     pub(crate) fn drop_rescue(&self) {
         drop(fs::remove_dir_all(self.rescue()));
-    }
-
-    fn clean_mark(&self) -> PathBuf {
-        self.data.join("clean")
-    }
-
-    /// Whether the store was closed in order; the mark is taken away.
-    pub(crate) fn take_clean_mark(&self) -> bool {
-        fs::remove_file(self.clean_mark()).is_ok()
-    }
-
-    /// Marks that the store was closed in order.
-    pub(crate) fn put_clean_mark(&self) {
-        drop(fs::write(self.clean_mark(), b""));
     }
 
     /// Bytes left on the file system.

@@ -123,9 +123,7 @@ impl Store {
             }
         };
         let (position_file, acknowledged) = files.position()?;
-        if !files.take_clean_mark() {
-            files.copy_journal()?;
-        }
+        files.copy_journal();
         let engine = Engine::open(&files.engine())?;
         let head = engine.get(Table::Meta, b"head")?;
         let found = match head.as_deref() {
@@ -597,14 +595,14 @@ impl Store {
         Ok(ids.len())
     }
 
-    /// Closes in order.
+    /// Closes in order: what only the operating system holds is made durable.
     pub fn close(&self) {
-        if self.is_poisoned() {
-            return;
+        if !self.is_poisoned()
+            && let Err(error) = self.engine.persist()
+        {
+            tracing::error!(%error, "the store cannot be closed in order");
         }
-        if self.engine.persist().is_ok() && self.position_file.sync_data().is_ok() {
-            self.files.put_clean_mark();
-        }
+        self.sync_position();
     }
 }
 
