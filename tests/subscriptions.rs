@@ -127,3 +127,46 @@ fn notifications_go_through_the_lens() {
     assert_eq!(body["data"][0]["currentLevel"], json!(7));
     assert_eq!(body["data"][0]["maintainer"], "Dinas Air");
 }
+
+/// Watches for three seconds with `curl`; gives what came.
+fn watch(city: &City, who: &str, purpose: &str) -> std::process::Child {
+    std::process::Command::new("curl")
+        .args(["-sN", "--max-time", "3", "--cacert", city.ca()])
+        .args(["-H", &format!("Authorization: Bearer {}", city.token(who))])
+        .args(["-H", &format!("Tanggul-Purpose: {purpose}")])
+        .arg(format!("{}/api/v1/watch?type=FloodMonitoring", city.url()))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_watch_shows_changes_live_and_only_through_the_lens() {
+    let city = City::start();
+    let streams = [
+        ("crisis", "flood-response", true, true),
+        ("steward", "water-management", true, true),
+        ("app", "app-development", false, false),
+        // What is published is for officials too; who maintains the gauge is not.
+        ("auditor", "flood-response", true, false),
+    ];
+    let watches: Vec<_> =
+        streams.iter().map(|(who, purpose, ..)| watch(&city, who, purpose)).collect();
+    let mut level = 0;
+    let writes_until = std::time::Instant::now() + Duration::from_millis(2_500);
+    while std::time::Instant::now() < writes_until {
+        level += 1;
+        let reading = json!([{"id": "urn:ngsi-ld:FloodMonitoring:demo-w", "type": "FloodMonitoring",
+            "currentLevel": {"value": level}, "maintainer": {"value": "Dinas Air"}}]);
+        let sent =
+            city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", "device", &reading);
+        assert!(sent.status < 300, "{}", sent.text);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for ((who, _, changes, maintainer), watch) in streams.iter().zip(watches) {
+        let output = watch.wait_with_output().unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(seen.contains("event: changes"), *changes, "{who}: {seen}");
+        assert_eq!(seen.contains("Dinas Air"), *maintainer, "{who}: {seen}");
+    }
+}
