@@ -30,7 +30,7 @@ fn a_second_person_agrees_to_what_changes_who_sees_what() {
     let asked = city.act("admin", "dataset.put", json!({"dataset": dataset}));
     assert_eq!(asked.status, 202, "{}", asked.text);
     let gains = asked.json()["answer"]["gain"].to_string();
-    assert!(gains.contains("public for no purpose sees open"), "{gains}");
+    assert!(gains.contains("public for no purpose: `intensity`"), "{gains}");
     let pending = asked.json()["pending"].as_str().unwrap().to_owned();
     let approve = format!("/api/v1/acts/{pending}/approve");
     assert_eq!(city.post(&approve, "admin", &json!({})).status, 409, "not by oneself");

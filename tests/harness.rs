@@ -17,6 +17,8 @@ pub struct City {
     runtime: tokio::runtime::Runtime,
     client: reqwest::Client,
     arguments: Vec<String>,
+    /// What the program is started under: a program and its arguments.
+    under: Vec<String>,
 }
 
 /// An answer.
@@ -75,9 +77,17 @@ impl City {
             runtime,
             client: reqwest::Client::new(),
             arguments: more.iter().map(|argument| (*argument).to_owned()).collect(),
+            under: Vec::new(),
         };
         city.launch();
         city
+    }
+
+    /// Starts it again under another program, such as `strace`.
+    pub fn launch_under(&mut self, under: &[&str]) {
+        self.under = under.iter().map(|word| (*word).to_owned()).collect();
+        self.launch();
+        self.under.clear();
     }
 
     pub fn data(&self) -> PathBuf {
@@ -91,7 +101,9 @@ impl City {
     /// Starts the process (again, on the same data).
     pub fn launch(&mut self) {
         let _ = std::fs::remove_file(self.ready_file());
-        let mut child = Command::new(program())
+        let mut words = self.under.iter().map(String::as_str).chain([program()]);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["demo", "--listen", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
             .arg("--data")
             .arg(self.data())

@@ -135,3 +135,27 @@ fn a_flipped_byte_in_the_data_directory_is_caught() {
     let output = tanggul(&["verify", "--data", city.data().to_str().unwrap()]);
     assert!(output.status.success(), "{}", stdout(&output));
 }
+
+#[test]
+fn a_look_at_what_is_confidential_is_in_the_log_within_a_second() {
+    let city = City::start();
+    let pipe = "urn:ngsi-ld:WaterObserved:log";
+    let device = city.enrol_device("log-pipe", "pipes", pipe);
+    let entity = serde_json::json!({"id": pipe, "type": "WaterObserved", "flow": {"value": 3, "unitCode": "G51"},
+        "location": {"type": "GeoProperty", "value": {"type": "Point", "coordinates": [106.8, -6.2]}}});
+    assert_eq!(city.post("/ngsi-ld/v1/entities", &device, &entity).status, 201);
+    let path = format!("/ngsi-ld/v1/entities/{pipe}");
+    let records = || {
+        let found = city
+            .get("/api/v1/records?dataset=pipes&verb=read&decision=allowed&limit=10", "auditor");
+        assert_eq!(found.status, 200, "{}", found.text);
+        found.json().as_array().unwrap().len()
+    };
+    for looks in 1..4 {
+        assert_eq!(city.get(&path, "steward:water-management").status, 200);
+        let since = std::time::Instant::now();
+        while records() < looks {
+            assert!(since.elapsed().as_millis() < 1_000, "look {looks} is not in the log");
+        }
+    }
+}

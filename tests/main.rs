@@ -5,14 +5,17 @@
 
 mod clients;
 mod crash;
+mod faults;
 mod floors;
 mod govern;
 mod harness;
 mod import;
 mod inputs;
 mod lens;
+mod limits;
 mod log;
 mod mqtt;
 mod routes;
+mod sealed;
 mod skeleton;
 mod subscriptions;

@@ -105,7 +105,7 @@ fn nothing_lies_in_clear() {
     assert!(looked_at > 10_000);
 }
 
-fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

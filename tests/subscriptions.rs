@@ -128,6 +128,38 @@ fn notifications_go_through_the_lens() {
     assert_eq!(body["data"][0]["maintainer"], "Dinas Air");
 }
 
+#[test]
+fn a_changed_dataset_or_a_revoked_principal_ends_what_a_stream_shows() {
+    let city = City::start();
+    let write = |level: u32| {
+        let reading = json!([{"id": "urn:ngsi-ld:FloodMonitoring:demo-w", "type": "FloodMonitoring",
+            "currentLevel": {"value": level}}]);
+        let sent =
+            city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", "device", &reading);
+        assert!(sent.status < 300, "{}", sent.text);
+    };
+    write(100);
+    let streams =
+        [watch(&city, "auditor", "flood-response"), watch(&city, "crisis", "flood-response")];
+    std::thread::sleep(Duration::from_millis(700));
+    (101..111).for_each(write);
+    let mut dataset = city.get("/api/v1/datasets/rivers", "admin").json();
+    dataset["attributes"][0]["sensitivity"] = json!("confidential");
+    let put = city.act("admin", "dataset.put", json!({"dataset": dataset}));
+    assert!(put.text.contains("public for no purpose: `currentLevel`"), "{}", put.text);
+    // The dataset's steward is the second person.
+    let approve = format!("/api/v1/acts/{}/approve", put.json()["pending"].as_str().unwrap());
+    assert_eq!(city.post(&approve, "steward", &json!({})).status, 200);
+    assert_eq!(city.act("admin", "principal.revoke", json!({"login": "crisis"})).status, 200);
+    (200..210).for_each(write);
+    for (who, stream) in ["auditor", "crisis"].iter().zip(streams) {
+        let output = stream.wait_with_output().unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(seen.contains("110"), "{who} saw what it might: {seen}");
+        assert!((200..210).all(|level| !seen.contains(&level.to_string())), "{who}: {seen}");
+    }
+}
+
 /// Watches for three seconds with `curl`; gives what came.
 fn watch(city: &City, who: &str, purpose: &str) -> std::process::Child {
     std::process::Command::new("curl")

@@ -15,9 +15,10 @@ const USAGE: &str =
   release-check  the long proofs";
 
 /// Debian packages that the tests use, and the program that shows each is there.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("mosquitto_pub", "mosquitto-clients"),
     ("curl", "curl"),
+    ("strace", "strace"),
     ("go", "golang-go golang-golang-x-mod-dev"),
     ("python3", "python3 python3-venv"),
 ];

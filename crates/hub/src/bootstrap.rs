@@ -38,6 +38,20 @@ impl Hub {
         Ok(())
     }
 
+    /// Adds purposes to a hub that knows nobody yet.
+    ///
+    /// # Errors
+    /// When somebody is known.
+    pub async fn bootstrap_purposes(&self, purposes: Vec<model::Purpose>) -> Result<(), HubError> {
+        self.only_new()?;
+        for purpose in purposes {
+            let body: Value = serde_json::from_slice(&to_json(&purpose))
+                .map_err(|error| HubError::Conflict(error.to_string()))?;
+            self.act(&self.own_session(), Act { name: "purpose.put".into(), body }).await?;
+        }
+        Ok(())
+    }
+
     /// Adds principals to a hub that knows nobody yet; gives each one's token.
     ///
     /// # Errors

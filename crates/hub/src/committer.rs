@@ -10,7 +10,6 @@ use self::chores::Chores;
 use self::entries::Entries;
 use self::failed::{Failed, for_ring};
 use crate::apply::apply;
-use crate::limits::MAX_GROUP_CHANGES;
 use crate::watch::ChangeEvent;
 use crate::{Counter, Hub};
 use journal::Hash;
@@ -121,7 +120,7 @@ pub fn run(hub: &Arc<Hub>, mut queue: mpsc::Receiver<Job>) {
                 Job::Stop(reply) => stop = Some(reply),
                 job => group.take(job),
             }
-            if stop.is_none() && group.changes < MAX_GROUP_CHANGES {
+            if stop.is_none() && group.changes < hub.options.limits.group_changes {
                 next = queue.try_recv().ok();
             }
         }
@@ -207,7 +206,7 @@ impl<'a> Group<'a> {
             Job::Seal(sealed, record) if self.hub.store.is_current(&sealed) => {
                 self.sealed.push(*sealed);
                 self.records.push(record);
-                self.changes = MAX_GROUP_CHANGES;
+                self.changes = usize::MAX;
             }
             Job::Seal(..) | Job::Stop(_) => {}
             Job::Retain { dataset, floor, record } => {
@@ -218,7 +217,7 @@ impl<'a> Group<'a> {
             Job::Shred { under, name, dataset, reply } => {
                 self.shreds.push((under, name, dataset, reply));
                 // Nothing later may join the group that still knows what goes.
-                self.changes = MAX_GROUP_CHANGES;
+                self.changes = usize::MAX;
             }
             Job::Checkpoint => self.checkpoint = true,
         }

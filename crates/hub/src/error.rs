@@ -71,6 +71,10 @@ pub enum HubError {
         "a full replace would take away what you cannot see of `{0}`; change its attributes instead"
     )]
     PartialSight(String),
+    #[error(
+        "dataset `{0}` is sealed: it can be read again when the custodians open the sensitive root"
+    )]
+    Sealed(String),
     #[error(transparent)]
     Storage(#[from] StoreError),
     #[error("the hub is stopping")]

@@ -21,6 +21,21 @@ const CODE_S: i64 = 7 * 86_400;
 /// Most days an app's token holds.
 const MAX_TOKEN_DAYS: i64 = 366;
 
+/// Whom, and what.
+type Seen = BTreeSet<(String, String)>;
+
+/// What is in one and not in the other, a line for everybody concerned.
+fn beyond(one: &Seen, other: &Seen) -> Vec<String> {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for (who, what) in one.difference(other) {
+        match lines.last_mut() {
+            Some((last, line)) if last == who => line.extend([", ", what]),
+            _ => lines.push((who, format!("{who}: {what}"))),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
 pub(crate) fn text(body: &Value, key: &str) -> Result<String, HubError> {
     let text = body.get(key).and_then(Value::as_text).filter(|text| !text.is_empty());
     let missing = || Invalid::data(format!("/{key}"), "is missing, or no text");
@@ -121,7 +136,7 @@ pub fn register_all(hub: &Hub) {
             erase,
         ),
         kind("policies.put", "Change the policies", true, of_hub(), put_policies),
-        kind("purpose.put", "Add a purpose", false, of_hub(), put_purpose),
+        kind("purpose.put", "Add a purpose", true, of_hub(), put_purpose),
         kind(
             "quarantine.discard",
             "Discard a quarantined reading",
@@ -409,8 +424,8 @@ fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
         }
         let before = hub.seen_by(&old, dataset);
         let after = hub.seen_by(&new, dataset);
-        gains.extend(after.difference(&before).map(|who| format!("{}: {who}", dataset.id)));
-        loses.extend(before.difference(&after).map(|who| format!("{}: {who}", dataset.id)));
+        gains.extend(beyond(&after, &before).iter().map(|who| format!("{}: {who}", dataset.id)));
+        loses.extend(beyond(&before, &after).iter().map(|who| format!("{}: {who}", dataset.id)));
     }
     let effect = map([
         ("gain", Value::List(gains.into_iter().map(Value::from).collect())),
@@ -471,7 +486,7 @@ fn shredding(under: Under, dataset: &str) -> Effects {
     let name = match under {
         Under::Subject(number, entity) => format!("{number}/{entity}"),
         Under::Dataset(number) => number.to_string(),
-        Under::Hub => String::new(),
+        Under::Hub | Under::Inbox => String::new(),
     };
     let id = dataset.to_owned();
     Effects {
@@ -483,6 +498,10 @@ fn shredding(under: Under, dataset: &str) -> Effects {
 
 fn shred(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     let (number, dataset) = dataset_of(hub, body)?;
+    if hub.is_closed(number, &dataset) {
+        // What waits for the root could not be found, and would outlive the deletion.
+        return Err(HubError::Sealed(dataset.id.clone()));
+    }
     Ok(Effects {
         detail: map([("dataset", Value::from(dataset.id.as_str()))]),
         public: true,
@@ -542,18 +561,28 @@ impl Hub {
         }
     }
 
-    /// Who sees what of a dataset under a snapshot, as comparable lines.
-    fn seen_by(&self, snapshot: &guard::Snapshot, dataset: &Arc<Dataset>) -> BTreeSet<String> {
-        let lines = |possible: crate::Possible| {
+    /// Who sees and writes what of a dataset under a snapshot: whom, and each thing by itself.
+    fn seen_by(&self, snapshot: &guard::Snapshot, dataset: &Arc<Dataset>) -> Seen {
+        let mut seen = Seen::new();
+        for (possible, lens) in self.who_can_see_of(snapshot, dataset) {
             let purpose = possible.purpose.unwrap_or_else(|| "no purpose".into());
-            let sees = (!possible.clear.is_empty()).then(|| {
-                format!("{} for {purpose} sees {}", possible.login, possible.clear.join(", "))
-            });
-            let writes =
-                possible.writes.then(|| format!("{} for {purpose} writes", possible.login));
-            sees.into_iter().chain(writes)
-        };
-        self.who_can_see_of(snapshot, dataset).into_iter().flat_map(lines).collect()
+            let who = format!("{} for {purpose}", possible.login);
+            let mut add = |what: String| seen.insert((who.clone(), what));
+            if possible.writes {
+                add("writing".into());
+            }
+            let named = dataset.attributes.iter().map(|a| (a.name.clone(), a.sensitivity));
+            let others =
+                (!dataset.closed).then(|| (model::Name::new("any other"), dataset.undeclared));
+            for (name, sensitivity) in named.chain(others) {
+                match lens.sight_of(sensitivity) {
+                    model::Sight::Clear => add(format!("`{name}`")),
+                    model::Sight::Glimpse => add(format!("`{name}` masked or coarsened")),
+                    model::Sight::Hidden => continue,
+                };
+            }
+        }
+        seen
     }
 
     /// Who gains and who loses when a dataset changes.
@@ -561,8 +590,7 @@ impl Hub {
         let snapshot = self.state.snapshot();
         let before = old.map(|old| self.seen_by(&snapshot, old)).unwrap_or_default();
         let after = self.seen_by(&snapshot, &Arc::new(new.clone()));
-        let gains = after.difference(&before).cloned().collect();
-        (gains, before.difference(&after).cloned().collect())
+        (beyond(&after, &before), beyond(&before, &after))
     }
 
     /// A fresh token and the document that stands for it.

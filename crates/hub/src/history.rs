@@ -55,7 +55,14 @@ impl Hub {
         query: &HistoryQuery,
         by_id: bool,
     ) -> Result<HistoryAnswer, HubError> {
-        let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE).min(limits::MAX_PAGE);
+        self.check_types_open(session, &query.filter).await?;
+        if let [id] = query.filter.ids.as_slice()
+            && let Some(number) = self.store.closed_owner(id)
+            && let Some(dataset) = self.state.snapshot().by_number(number)
+        {
+            self.check_open(session, number, dataset)?;
+        }
+        let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE).min(self.options.limits.page);
         let mut lenses = Lenses::new(self, session);
         let mut page: Vec<Held> = Vec::new();
         let (mut matched, mut more, mut refused) = (0usize, false, None);
@@ -91,8 +98,8 @@ impl Hub {
         if by_id && page.is_empty() {
             return Err(self.no_history(session, &query.filter, refused).await);
         }
-        if let (true, Some(number)) = (matched == 0, refused) {
-            self.refuse_if_all(session, &query.filter, number).await?;
+        if matched == 0 {
+            self.refuse_if_all(session, &query.filter, refused).await?;
         }
         let mut answer = HistoryAnswer {
             count: query.count.then_some(matched),
@@ -107,7 +114,7 @@ impl Hub {
             found.push((held.number, held.dataset, Arc::new(verdict.lens.apply(&held.entity))));
             let frame = Entity { attributes: Vec::new(), ..held.entity.as_ref().clone() };
             answer.entities.push((frame, attributes));
-            if points > limits::MAX_POINTS {
+            if points > self.options.limits.points {
                 answer.partial = true;
                 break;
             }
@@ -181,7 +188,8 @@ impl Hub {
         points: &mut usize,
     ) -> Result<SeriesAnswer, HubError> {
         // What is said about a number beside its value follows the current instance.
-        let last = query.time.last.unwrap_or(limits::MAX_POINTS + 1).min(limits::MAX_POINTS + 1);
+        let most = self.options.limits.points.saturating_add(1);
+        let last = query.time.last.unwrap_or(most).min(most);
         let mut instances: Vec<(Time, Instance)> = Vec::new();
         for one in series {
             for point in self.store.points(one, query.time.from, query.time.until, Some(last))? {
@@ -224,7 +232,7 @@ impl Hub {
                     let (start, end) = period_of(aggregation, time, at);
                     match periods.binary_search_by_key(&start, |(start, _, _)| *start) {
                         Ok(found) => return periods[found].2.add(at, value),
-                        Err(_) if periods.len() >= limits::MAX_PERIODS => {
+                        Err(_) if periods.len() >= self.options.limits.periods => {
                             too_many = true;
                             return;
                         }
@@ -242,7 +250,7 @@ impl Hub {
         if too_many {
             return Err(HubError::Limit {
                 name: "periods",
-                limit: limits::MAX_PERIODS as u64,
+                limit: self.options.limits.periods as u64,
                 remedy: "take longer periods or a shorter time".into(),
             });
         }

@@ -26,6 +26,7 @@ pub struct HubOptions {
     pub contexts: HashMap<String, Value>,
     pub store: store::Options,
     pub seal: store::SealPlan,
+    pub limits: crate::Limits,
     /// What every page says of where the data comes from, when it is not the city's own.
     pub notice: Option<&'static str>,
 }
@@ -48,6 +49,7 @@ pub struct Hub {
     pub(crate) governing: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
+    pub(crate) inbox_sequence: std::sync::atomic::AtomicU64,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -59,7 +61,7 @@ impl Hub {
     pub fn start(files: Files, options: HubOptions) -> Result<Arc<Hub>, HubError> {
         let ring = crate::ring::Ring::open(&files)?;
         let store = Arc::new(Store::open(files, options.store.clone())?);
-        let state = State::load(&store)?;
+        let state = State::load(&store, options.limits.decisions_cached)?;
         let seed = store.derived_key("log signing key");
         let signing = SigningKey::from_seed(&options.origin, seed.bytes())
             .map_err(|error| HubError::Conflict(error.to_string()))?;
@@ -68,7 +70,8 @@ impl Hub {
             let checkpoint = Some(signing.sign(0, &journal::empty_root()));
             store.commit(store::Batch { checkpoint, ..store::Batch::default() }, Vec::new())?;
         }
-        let (jobs, queue) = mpsc::channel(crate::limits::MAX_QUEUE);
+        let (jobs, queue) = mpsc::channel(options.limits.queue.max(1));
+        let hashes = options.limits.password_hashes.max(1);
         let hub = Arc::new(Hub {
             subscriptions: crate::subscription::Subscriptions::load(&store)?,
             store,
@@ -80,11 +83,12 @@ impl Hub {
             acts: RwLock::default(),
             signing,
             counters: Counters::default(),
-            hashes: tokio::sync::Semaphore::new(crate::limits::MAX_HASHES),
+            hashes: tokio::sync::Semaphore::new(hashes),
             contexts: RwLock::default(),
             governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
+            inbox_sequence: std::sync::atomic::AtomicU64::new(0),
             threads: Mutex::default(),
         });
         govern::register_all(&hub);
@@ -106,6 +110,7 @@ impl Hub {
         }
         hub.recompile_subscriptions();
         hub.finish_shredding();
+        hub.open_inbox();
         hub.reconcile_ring();
         Ok(hub)
     }
@@ -113,6 +118,11 @@ impl Hub {
     /// The clock.
     pub fn now(&self) -> Time {
         (self.options.now)()
+    }
+
+    /// The limits it keeps.
+    pub fn limits(&self) -> &crate::Limits {
+        &self.options.limits
     }
 
     /// Counts for `/metrics`.

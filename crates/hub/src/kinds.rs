@@ -19,3 +19,5 @@ pub const PENDING: u8 = 10;
 pub const PURPOSE: u8 = 11;
 /// Keys that are to be deleted.
 pub const SHREDDING: u8 = 12;
+/// Changes that came while the sensitive root was closed, encrypted to it.
+pub const INBOX: u8 = 13;

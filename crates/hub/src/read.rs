@@ -88,9 +88,14 @@ impl Hub {
     /// When it does not exist for the session, or its dataset may not be read.
     pub async fn retrieve(&self, session: &Session, id: &str) -> Result<Answer, HubError> {
         let missing = || HubError::NotFound(format!("there is no entity with the id `{id}`"));
+        let snapshot = self.state.snapshot();
+        if let Some(number) = self.store.closed_owner(id) {
+            let dataset = snapshot.by_number(number).ok_or_else(missing)?;
+            self.check_open(session, number, dataset)?;
+            return Err(missing());
+        }
         let held =
             self.store.entity(id).filter(|held| held.deleted.is_none()).ok_or_else(missing)?;
-        let snapshot = self.state.snapshot();
         let dataset = snapshot.by_number(held.dataset).ok_or_else(missing)?.clone();
         let verdict = self.state.verdict(session, Action::Read, held.dataset, &dataset);
         if !verdict.allowed || verdict.lens.aggregate_only {
@@ -138,13 +143,14 @@ impl Hub {
     /// When the page is too large, or the types asked for lie only in datasets that may not be read.
     pub async fn read(&self, session: &Session, query: &Query) -> Result<Answer, HubError> {
         let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE);
-        if limit > limits::MAX_PAGE {
+        if limit > self.options.limits.page {
             let what = format!(
                 "a page has at most {} entities; take the next page with `offset`",
-                limits::MAX_PAGE
+                self.options.limits.page
             );
             return Err(HubError::Invalid(ngsild::Invalid::data("?limit", what)));
         }
+        self.check_types_open(session, &query.filter).await?;
         let mut lenses = Lenses::new(self, session);
         let mut refused: Option<u32> = None;
         let mut found: Vec<(u64, u32, Arc<Entity>)> = Vec::new();
@@ -179,8 +185,8 @@ impl Hub {
             more = found.len() > query.offset + limit;
             found = found.into_iter().skip(query.offset).take(limit).collect();
         }
-        if let (true, Some(number)) = (matched == 0, refused) {
-            self.refuse_if_all(session, &query.filter, number).await?;
+        if matched == 0 {
+            self.refuse_if_all(session, &query.filter, refused).await?;
         }
         let record = self.record_page(session, &mut lenses, &levels, &found).await?;
         Ok(Answer {
@@ -208,16 +214,44 @@ impl Hub {
         self.store.each_entity(types.as_deref(), each);
     }
 
+    /// A query for types that are closed is refused: an empty answer would be untrue.
+    pub(crate) async fn check_types_open(
+        &self,
+        session: &Session,
+        filter: &Filter,
+    ) -> Result<(), HubError> {
+        if !self.store.is_sealed() {
+            return Ok(());
+        }
+        let snapshot = self.state.snapshot();
+        for group in filter.types.iter().flat_map(|types| &types.0) {
+            if let Some((number, dataset)) = snapshot.claimant(group, &[])
+                && self.is_closed(*number, dataset)
+            {
+                self.check_open(session, *number, dataset)?;
+                self.refuse_if_all(session, filter, Some(*number)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A query that names types which lie only in datasets the session may not read is refused, with
     /// why, instead of answered with nothing: datasets are never secret.
     pub(crate) async fn refuse_if_all(
         &self,
         session: &Session,
         filter: &Filter,
-        number: u32,
+        refused: Option<u32>,
     ) -> Result<(), HubError> {
         let snapshot = self.state.snapshot();
+        // Whether there is anything in a dataset is not told either.
+        let first = filter.types.as_ref().and_then(|types| types.0.first());
+        let claimed = || first.and_then(|group| snapshot.claimant(group, &[])).map(|(n, _)| *n);
+        let Some(number) = refused.or_else(claimed) else { return Ok(()) };
         let Some(dataset) = snapshot.by_number(number) else { return Ok(()) };
+        if self.state.verdict(session, Action::Read, number, dataset).allowed && refused.is_none() {
+            return Ok(());
+        }
         let named = filter.types.as_ref().is_some_and(|types| {
             types.0.iter().all(|group| {
                 snapshot.claimant(group, &[]).is_none_or(|(claimant, dataset)| {

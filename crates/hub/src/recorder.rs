@@ -1,7 +1,7 @@
 //! Records in proportion to risk and cost: what is counted, and what is written one by one.
 
 use crate::committer::Job;
-use crate::{Hub, HubError, TENANT, limits};
+use crate::{Hub, HubError, TENANT};
 use model::{Action, Decision, Record, Sensitivity, Session, Time, Value, Verb};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -79,9 +79,14 @@ impl Hub {
                 Ok(None)
             }
             Sensitivity::Personal | Sensitivity::Special => {
-                let index =
-                    self.submit(|reply| Job::Records { records: vec![made], reply: Some(reply) });
-                index.await?.map(Some).map_err(HubError::Storage)
+                let records = vec![made.clone()];
+                let index = self.submit(|reply| Job::Records { records, reply: Some(reply) });
+                match index.await? {
+                    Ok(index) => Ok(Some(index)),
+                    // Class B: in an emergency the list is shown, and its record waits in the ring.
+                    Err(_) if self.ring_record(made) => Ok(None),
+                    Err(error) => Err(HubError::Storage(error)),
+                }
             }
         }
     }
@@ -106,7 +111,7 @@ impl Hub {
             *seen += 1;
             *seen
         };
-        if seen > limits::MAX_REFUSALS_PER_MINUTE {
+        if seen as usize > self.options.limits.refusals_recorded {
             return;
         }
         let detail = map([("action", Value::from(action.word()))]);
@@ -157,8 +162,8 @@ impl Hub {
         if minute {
             counted(std::mem::take(&mut *self.recorder.internal.lock()));
             for (principal, seen) in std::mem::take(&mut *self.recorder.refusals.lock()) {
-                if seen > limits::MAX_REFUSALS_PER_MINUTE {
-                    let more = i64::from(seen - limits::MAX_REFUSALS_PER_MINUTE);
+                if seen as usize > self.options.limits.refusals_recorded {
+                    let more = i64::from(seen) - self.options.limits.refusals_recorded as i64;
                     let detail = map([("more_refusals", Value::Integer(more))]);
                     let mut made = record(&own, Verb::Read, "", now, detail);
                     made.actor = principal;

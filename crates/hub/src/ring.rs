@@ -4,7 +4,8 @@
 
 use crate::watch::ChangeEvent;
 use crate::{Counter, Hub, HubError, limits};
-use model::{Change, Entity};
+use model::{Change, Entity, Record, Time};
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use store::{Files, StoreError};
@@ -94,17 +95,43 @@ impl Ring {
     }
 }
 
-/// What a frame holds: who wrote, when, and what was brought. It is data and record in one.
-type Frame = (u64, i64, Vec<Entity>);
+/// What a frame holds: who wrote, when, and what was brought, or a record. It is data and record in
+/// one.
+#[derive(Default, Serialize, Deserialize)]
+struct Frame {
+    writer: u64,
+    time: Time,
+    #[serde(default)]
+    entities: Vec<Entity>,
+    #[serde(default)]
+    records: Vec<Record>,
+}
 
 impl Hub {
     /// Keeps what a life-safety write brought in the ring; false when that cannot be.
     pub(crate) fn ring_write(&self, writer: u64, entities: &[Entity]) -> bool {
-        let frame = crate::state::to_json(&(writer, self.now().0, entities));
-        let kept = self.ring.lock().append(&self.store.derived_key("ring"), &frame);
+        let entities = entities.to_vec();
+        self.ring_keep(&Frame { writer, time: self.now(), entities, records: Vec::new() })
+    }
+
+    /// Keeps the record of an emergency read in the ring; false when that cannot be.
+    pub(crate) fn ring_record(&self, record: Record) -> bool {
+        let emergency = record.purpose.as_deref().is_some_and(|p| self.state.is_emergency(p));
+        let frame = Frame {
+            writer: record.actor,
+            time: record.time,
+            records: vec![record],
+            ..Frame::default()
+        };
+        emergency && self.ring_keep(&frame)
+    }
+
+    fn ring_keep(&self, frame: &Frame) -> bool {
+        let bytes = crate::state::to_json(frame);
+        let kept = self.ring.lock().append(&self.store.derived_key("ring"), &bytes);
         if kept {
             self.counters.add(Counter::RingFrames, 1);
-            tracing::error!(writer, "the store cannot write; life-safety data went to the ring");
+            tracing::error!(frame.writer, "the store cannot write; the ring took what must go on");
         }
         kept
     }
@@ -131,11 +158,15 @@ impl Hub {
             let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
             (frames, damaged, ring.end)
         };
-        let mut planned = Vec::new();
+        let (mut planned, mut records, mut damaged) = (Vec::new(), Vec::new(), damaged);
         let snapshot = self.state.snapshot();
         for frame in &frames {
-            let Ok((_, _, entities)) = serde_json::from_slice::<Frame>(frame) else { continue };
-            for entity in entities {
+            let Ok(frame) = serde_json::from_slice::<Frame>(frame) else {
+                damaged += 1;
+                continue;
+            };
+            records.extend(frame.records);
+            for entity in frame.entities {
                 let held = self.store.entity(&entity.id).map(|held| held.dataset);
                 let dataset = match held {
                     Some(number) => snapshot.by_number(number).map(|dataset| (number, dataset)),
@@ -159,12 +190,13 @@ impl Hub {
         ]);
         let own = self.own_session();
         let made = crate::recorder::record(&own, model::Verb::Upkeep, "", self.now(), detail);
+        records.push(made);
         let (reply, answer) = tokio::sync::oneshot::channel();
         let job = crate::committer::Job::Write(crate::committer::WriteJob {
             writer: 1,
             planned,
             documents: Vec::new(),
-            records: vec![made],
+            records,
             governs: false,
             reply,
         });
@@ -178,5 +210,27 @@ impl Hub {
         {
             tracing::error!(%error, "the ring cannot be cleared; it will be reconciled again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_takes_nothing_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path(), None);
+        let key = Secret::random();
+        let mut ring = Ring::open(&files).unwrap();
+        let frame = vec![7; 1 << 20];
+        let taken = (0..20).take_while(|_| ring.append(&key, &frame)).count();
+        assert_eq!(taken as u64, limits::RING_BYTES / (1 << 20) - 1, "each is a little longer");
+        assert!(ring.append(&key, b"small"), "what fits still goes in");
+        drop(ring);
+        let ring = Ring::open(&files).unwrap();
+        let (frames, damaged) = ring.frames(&key);
+        assert_eq!((frames.len(), damaged), (taken + 1, 0));
+        assert_eq!(directory.path().join("ring").metadata().unwrap().len(), limits::RING_BYTES);
     }
 }

@@ -104,11 +104,12 @@ pub struct State {
     decisions: RwLock<HashMap<DecisionKey, Arc<Verdict>>>,
     pub throttle: Mutex<Throttle>,
     pub purposes: RwLock<BTreeMap<String, Purpose>>,
+    most_decisions: usize,
 }
 
 impl State {
     /// Reads everything from the store's documents.
-    pub fn load(store: &Store) -> Result<State, crate::HubError> {
+    pub fn load(store: &Store, most_decisions: usize) -> Result<State, crate::HubError> {
         let policies = match store.document(kinds::POLICIES, "") {
             Some(body) => from_json::<PoliciesDoc>(&body)?.text,
             None => DEFAULT_POLICIES.to_owned(),
@@ -126,6 +127,7 @@ impl State {
             decisions: RwLock::default(),
             throttle: Mutex::default(),
             purposes: RwLock::default(),
+            most_decisions,
         };
         state.refresh(store)?;
         Ok(state)
@@ -176,6 +178,11 @@ impl State {
         let kept_for = |dataset: &Dataset| dataset.purposes.iter().any(|known| known == purpose);
         self.purposes.read().contains_key(purpose)
             || snapshot.datasets.values().any(|(_, dataset)| kept_for(dataset))
+    }
+
+    /// Whether reads for this purpose go on while the log cannot be written.
+    pub fn is_emergency(&self, purpose: &str) -> bool {
+        self.purposes.read().get(purpose).is_some_and(|purpose| purpose.emergency)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -256,7 +263,7 @@ impl State {
             action => snapshot.decide(session, action, dataset),
         });
         let mut decisions = self.decisions.write();
-        if decisions.len() >= crate::limits::MAX_DECISIONS {
+        if decisions.len() >= self.most_decisions {
             decisions.clear();
         }
         decisions.insert(key, verdict.clone());

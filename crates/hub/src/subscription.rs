@@ -4,7 +4,7 @@
 use crate::committer::{Job, WriteJob};
 use crate::recorder::{map, record};
 use crate::state::{from_json, to_json};
-use crate::{Counter, Hub, HubError, kinds, limits};
+use crate::{Counter, Hub, HubError, kinds};
 use courier::Courier;
 use model::{Action, Entity, Name, Record, Sensitivity, Session, Status, Time, Value, Verb};
 use ngsild::{Context, Filter, GeoQuery, Invalid, Options, Representation, TypeSelection};
@@ -255,10 +255,10 @@ impl Hub {
         if session.principal.kind == model::Kind::Device {
             return Err(HubError::NotOffered("subscribing as a device".into()));
         }
-        if self.subscriptions.all.read().len() >= limits::MAX_SUBSCRIPTIONS {
+        if self.subscriptions.all.read().len() >= self.options.limits.subscriptions {
             return Err(HubError::Limit {
                 name: "subscriptions",
-                limit: limits::MAX_SUBSCRIPTIONS as u64,
+                limit: self.options.limits.subscriptions as u64,
                 remedy: "delete one that is not needed".into(),
             });
         }
@@ -585,7 +585,7 @@ impl Hub {
         let name = format!("{id}/{sequence:020}");
         let mut queues = self.subscriptions.waiting.lock();
         let queue = queues.entry(id.clone()).or_default();
-        if queue.len() >= limits::MAX_OUTBOX
+        if queue.len() >= self.options.limits.outbox
             && let Some((oldest, _)) = queue.pop_front()
         {
             matched.documents.push(crate::govern::document(kinds::OUTBOX, &oldest, None));
@@ -651,7 +651,8 @@ impl Hub {
             let sent = courier.post(&subscription.uri, &headers, waiting.body.into_bytes()).await;
             let mut outcome = subscription.outcome.lock().clone();
             outcome.last_notification = Some(now);
-            let expired = now.0 - waiting.time.0 > limits::OUTBOX_KEEP_S * 1_000_000;
+            let expired =
+                now.0 - waiting.time.0 > self.options.limits.outbox_keep as i64 * 1_000_000;
             match sent {
                 Ok(()) => {
                     outcome.sent += 1;

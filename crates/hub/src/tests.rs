@@ -23,6 +23,7 @@ async fn start(directory: &TempDir, min_free_bytes: u64) -> Arc<Hub> {
         contexts: HashMap::new(),
         store: store::Options { min_free_bytes },
         seal: store::SealPlan::default(),
+        limits: crate::Limits::default(),
         notice: Some("The data shown here is simulated."),
     };
     tokio::task::spawn_blocking(|| Hub::start(files, options)).await.unwrap().unwrap()

@@ -31,6 +31,8 @@ struct Committed {
     manifests: HashSet<(i64, i64, String)>,
     datasets: HashMap<String, String>,
     policies: Option<String>,
+    /// Changes that wait for the sensitive root.
+    inbox: HashSet<String>,
 }
 
 /// Verifies an open store: records against leaves, leaves against tiles and checkpoint, entities
@@ -181,6 +183,12 @@ fn note(committed: &mut Committed, index: u64, record: &Record) {
     {
         committed.manifests.insert((dataset, generation, digest));
     }
+    if let Some(name) = text("locked") {
+        committed.inbox.insert(name);
+    }
+    if let Some(name) = text("unlocked") {
+        committed.inbox.remove(&name);
+    }
     match (text("act").as_deref(), text("digest")) {
         (Some("dataset.put"), Some(digest)) => {
             committed.datasets.insert(text("dataset").unwrap_or_default(), digest);
@@ -273,6 +281,13 @@ fn verify_government(
         if committed.datasets.get(&id) != Some(&digest) {
             let why = "it is not what its last `dataset.put` record commits to".into();
             report.findings.push(Finding { what: format!("dataset `{id}`"), why });
+        }
+    }
+    for name in &committed.inbox {
+        if !store.has_document(kinds::INBOX, name)? {
+            let why = "it is missing, and no record says that it was done".into();
+            let what = format!("the change `{name}` that waits for the sensitive root");
+            report.findings.push(Finding { what, why });
         }
     }
     if let Some(body) = store.document(kinds::POLICIES, "") {

@@ -1,6 +1,6 @@
 //! Telling: what was committed goes to everyone who watches, through their lens.
 
-use crate::{Hub, HubError, limits};
+use crate::{Hub, HubError};
 use model::{Action, Dataset, Entity, Name, Sensitivity, Session};
 use ngsild::Filter;
 use std::collections::BTreeMap;
@@ -73,11 +73,11 @@ impl Hub {
             return Err(HubError::Unauthenticated(what.into()));
         }
         let count = self.watches.count.clone();
-        if count.fetch_add(1, Ordering::Relaxed) >= limits::MAX_WATCHES {
+        if count.fetch_add(1, Ordering::Relaxed) >= self.options.limits.watches {
             count.fetch_sub(1, Ordering::Relaxed);
             return Err(HubError::Limit {
                 name: "watches",
-                limit: limits::MAX_WATCHES as u64,
+                limit: self.options.limits.watches as u64,
                 remedy: "close a console that is not needed".into(),
             });
         }

@@ -64,14 +64,15 @@ impl Hub {
     pub fn who_can_see(&self, dataset: &str) -> Result<Vec<Possible>, HubError> {
         let snapshot = self.state.snapshot();
         let (_, dataset) = self.dataset_of(&snapshot, dataset)?;
-        Ok(self.who_can_see_of(&snapshot, &dataset))
+        let all = self.who_can_see_of(&snapshot, &dataset);
+        Ok(all.into_iter().map(|(possible, _)| possible).collect())
     }
 
     pub(crate) fn who_can_see_of(
         &self,
         snapshot: &guard::Snapshot,
         dataset: &Arc<Dataset>,
-    ) -> Vec<Possible> {
+    ) -> Vec<(Possible, model::Lens)> {
         let mut all = Vec::new();
         let mut principals = self.state.principals();
         principals.retain(|p| p.status == model::Status::Active && p.kind != model::Kind::Device);
@@ -90,7 +91,7 @@ impl Hub {
                     let of = used.iter().filter(|s| verdict.lens.sight_of(**s) == sight);
                     of.map(|s| s.word()).collect::<Vec<_>>()
                 };
-                all.push(Possible {
+                let possible = Possible {
                     login: principal.login.clone(),
                     name: principal.name.clone(),
                     purpose: purpose.map(str::to_owned),
@@ -98,7 +99,8 @@ impl Hub {
                     glimpsed: seen(model::Sight::Glimpse),
                     writes,
                     policies: verdict.reasons.iter().map(|reason| reason.policy.clone()).collect(),
-                });
+                };
+                all.push((possible, verdict.lens));
             }
         }
         all

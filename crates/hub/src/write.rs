@@ -2,7 +2,7 @@
 
 use crate::committer::{Job, Planned, WriteJob};
 use crate::recorder::{hex, map, record};
-use crate::{Counter, Hub, HubError, ReceiptRef, Why, kinds, limits};
+use crate::{Counter, Hub, HubError, ReceiptRef, Why, kinds};
 use model::{
     Action, Change, Dataset, Entity, Kind, Outcome, Record, Refusal, Sensitivity, Session, Status,
     Value, Verb,
@@ -18,6 +18,8 @@ pub enum ItemResult {
     Done(Outcome),
     /// Kept apart for the steward, with the reason.
     Quarantined(String),
+    /// Kept, encrypted to the sensitive root, to be done when that is opened.
+    Sealed,
     Refused(HubError),
 }
 
@@ -41,9 +43,11 @@ pub struct Quarantined {
     pub entity: String,
 }
 
-enum Plan {
+pub(crate) enum Plan {
     Go(Planned),
     Keep(Document, String),
+    /// Kept until the sensitive root is opened.
+    Seal(Document, Record),
     Refuse(HubError),
 }
 
@@ -71,10 +75,10 @@ impl Hub {
         dataset: Option<&str>,
         changes: Vec<Change>,
     ) -> Result<WriteReport, HubError> {
-        if changes.len() > limits::MAX_BATCH {
+        if changes.len() > self.options.limits.batch {
             return Err(HubError::Limit {
                 name: "batch",
-                limit: limits::MAX_BATCH as u64,
+                limit: self.options.limits.batch as u64,
                 remedy: "send smaller batches".into(),
             });
         }
@@ -97,6 +101,11 @@ impl Hub {
                     records.push(record(session, Verb::Write, "", self.now(), detail));
                     documents.push(document);
                     results.push(Some(ItemResult::Quarantined(reason)));
+                }
+                Plan::Seal(document, made) => {
+                    documents.push(document);
+                    records.push(made);
+                    results.push(Some(ItemResult::Sealed));
                 }
                 Plan::Refuse(error) => results.push(Some(ItemResult::Refused(error))),
             }
@@ -132,9 +141,11 @@ impl Hub {
     async fn plan(&self, session: &Session, into: Option<&str>, change: Change) -> Plan {
         let snapshot = self.state.snapshot();
         let held = self.store.entity(change.id());
-        let (number, dataset) = match (&held, change.entity()) {
-            (Some(held), _) => match snapshot.by_number(held.dataset) {
-                Some(dataset) => (held.dataset, dataset.clone()),
+        let closed = if held.is_none() { self.store.closed_owner(change.id()) } else { None };
+        let owner = held.as_ref().map(|held| held.dataset).or(closed);
+        let (number, dataset) = match (owner, change.entity()) {
+            (Some(owner), _) => match snapshot.by_number(owner) {
+                Some(dataset) => (owner, dataset.clone()),
                 None => return Plan::Refuse(self.no_dataset(change.entity())),
             },
             (None, Some(entity)) if change.may_create() && !entity.types.is_empty() => {
@@ -149,7 +160,7 @@ impl Hub {
             Change::Delete { .. } | Change::Forget { .. } => Action::Delete,
             _ => Action::Write,
         };
-        let taken = held.as_ref().is_some_and(|held| held.deleted.is_none());
+        let taken = closed.is_some() || held.as_ref().is_some_and(|held| held.deleted.is_none());
         let verdict = self.state.verdict(session, action, number, &dataset);
         if !verdict.allowed {
             // An id taken in a dataset the caller cannot see answers as taken, whoever asks.
@@ -159,7 +170,7 @@ impl Hub {
                 return Plan::Refuse(HubError::Refusal(Refusal::Exists(change.id().to_owned())));
             }
             let lens = self.state.verdict(session, Action::Read, number, &dataset);
-            if held.is_some() && !public && dataset.about_people && !lens.allowed {
+            if owner.is_some() && !public && dataset.about_people && !lens.allowed {
                 return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
             }
             return Plan::Refuse(self.forbidden(session, action, &dataset));
@@ -177,6 +188,9 @@ impl Hub {
         if into.is_some_and(|into| into != dataset.id) {
             let what = format!("`{}` belongs to dataset `{}`", change.id(), dataset.id);
             return Plan::Refuse(HubError::Conflict(what));
+        }
+        if self.is_closed(number, &dataset) {
+            return self.seal_away(session, change, number, &dataset);
         }
         let sensitive = dataset.is_sensitive();
         if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
@@ -198,14 +212,15 @@ impl Hub {
                 .problem(entity, &dataset, before, whole)
                 .or_else(|| quarantined.then(|| "the device is quarantined".to_owned()));
             if let Some(reason) = problem {
-                return self.set_apart(session, entity, number, &dataset, reason, device);
+                let writer = session.principal.number;
+                return self.set_apart(writer, entity, number, &dataset, reason, device);
             }
         }
         Plan::Go(Planned { change, number, dataset, late: device })
     }
 
     /// Why an entity does not fit its dataset; none when it does.
-    fn problem(
+    pub(crate) fn problem(
         &self,
         entity: &Entity,
         dataset: &Dataset,
@@ -218,17 +233,18 @@ impl Hub {
         if whole && let Err(error) = dataset.check_complete(entity) {
             return Some(error.to_string());
         }
-        let limit = self.now().plus_seconds(limits::MAX_AHEAD_S);
+        let seconds = self.options.limits.ahead as i64;
+        let limit = self.now().plus_seconds(seconds);
         let times =
             entity.attributes.iter().flat_map(|a| &a.instances).filter_map(|i| i.observed_at);
         let ahead = times.filter(|at| *at > limit).max()?;
-        Some(Refusal::Future(ahead, limits::MAX_AHEAD_S).to_string())
+        Some(Refusal::Future(ahead, seconds).to_string())
     }
 
     /// A device's reading that does not fit is kept for the steward; others hear what is wrong.
-    fn set_apart(
+    pub(crate) fn set_apart(
         &self,
-        session: &Session,
+        writer: u64,
         entity: &Entity,
         number: u32,
         dataset: &Dataset,
@@ -242,11 +258,11 @@ impl Hub {
         let prefix = format!("{}/", dataset.id);
         let kept = self.store.documents(kinds::QUARANTINE);
         if kept.iter().filter(|(name, _)| name.starts_with(&prefix)).count()
-            >= limits::MAX_QUARANTINE
+            >= self.options.limits.quarantine
         {
             return Plan::Refuse(HubError::Limit {
                 name: "quarantine",
-                limit: limits::MAX_QUARANTINE as u64,
+                limit: self.options.limits.quarantine as u64,
                 remedy: "the steward has to look at what is there".into(),
             });
         }
@@ -255,7 +271,7 @@ impl Hub {
         let body = crate::state::to_json(&Quarantined {
             time: self.now(),
             dataset: dataset.id.clone(),
-            writer: session.principal.number,
+            writer,
             reason: reason.clone(),
             entity: String::from_utf8_lossy(&json).into_owned(),
         });

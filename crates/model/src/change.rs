@@ -1,9 +1,10 @@
 //! Changes to entities, and how each ended.
 
 use crate::{DatasetError, Entity, Name, Time};
+use serde::{Deserialize, Serialize};
 
 /// One change to one entity (ETSI GS CIM 009 clauses 5.6.1 to 5.6.21).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Change {
     /// Create; refused when the id is taken.
     Create(Entity),

@@ -45,6 +45,9 @@ pub struct Purpose {
     pub id: String,
     pub title: String,
     pub kind: PurposeKind,
+    /// Reads for it go on while the log cannot be written: their records wait in the ring.
+    #[serde(default)]
+    pub emergency: bool,
 }
 
 /// What stands in for an attribute that is only glimpsed.

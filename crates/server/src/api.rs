@@ -1,7 +1,6 @@
 //! The hub's own API.
 
 use crate::call::Call;
-use crate::limits::{LIMITS, MAX_RECORDS_PAGE};
 use crate::problem::Problem;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -200,19 +199,25 @@ pub async fn principals(call: Call) -> Handled {
 
 pub async fn records(call: Call) -> Handled {
     call.params.only(&[
-        "before", "limit", "actor", "dataset", "purpose", "decision", "subject", "from", "until",
+        "before", "limit", "actor", "dataset", "purpose", "decision", "verb", "subject", "from",
+        "until",
     ])?;
     let limit = call.params.number("limit")?.unwrap_or(100);
-    if limit > MAX_RECORDS_PAGE {
-        return Err(Invalid::data(
-            "?limit",
-            format!("a page has at most {MAX_RECORDS_PAGE} records"),
-        )
-        .into());
+    let most = call.app.limits.records_page;
+    if limit > most {
+        return Err(Invalid::data("?limit", format!("a page has at most {most} records")).into());
     }
     let get = |key: &str| call.params.get(key).map(str::to_owned);
     let (dataset, purpose, decision, subject) =
         (get("dataset"), get("purpose"), get("decision"), get("subject"));
+    let verb = match get("verb") {
+        None => None,
+        Some(word) => {
+            let known = serde_json::from_value::<model::Verb>(json!(word));
+            let what = "is none of: open, read, write, watch, act, upkeep";
+            Some(known.map_err(|_| Invalid::data("?verb", what))?)
+        }
+    };
     let actor = call.params.number("actor")?;
     let time = |key: &str| {
         let parse = |text: &str| {
@@ -227,6 +232,7 @@ pub async fn records(call: Call) -> Handled {
         actor.is_none_or(|actor| record.actor == actor as u64)
             && dataset.as_ref().is_none_or(|dataset| record.dataset == *dataset)
             && (purpose.is_none() || record.purpose == purpose)
+            && verb.is_none_or(|verb| record.verb == verb)
             && decision
                 .as_deref()
                 .is_none_or(|d| (d == "refused") == (record.decision == Decision::Refused))
@@ -281,9 +287,9 @@ pub async fn receipt(call: Call) -> Handled {
     }
 }
 
-pub async fn limits(_: Call) -> Handled {
+pub async fn limits(call: Call) -> Handled {
     let one = |limit: &hub::Limit| json!({"name": limit.name, "value": limit.value, "unit": limit.unit, "answer": limit.answer});
-    let all: Vec<_> = LIMITS.iter().chain(hub::LIMITS).map(one).collect();
+    let all: Vec<_> = call.app.all_limits().iter().map(one).collect();
     Ok(Json(all).into_response())
 }
 

@@ -11,10 +11,19 @@ use std::sync::Arc;
 pub struct App {
     pub hub: Arc<Hub>,
     pub courier: Arc<Courier>,
+    pub limits: crate::Limits,
     /// The address clients use, without a trailing slash.
     pub base_url: String,
     /// Set when all doors answer.
     pub ready: std::sync::atomic::AtomicBool,
+}
+
+impl App {
+    /// Every limit, those of the doors first.
+    pub fn all_limits(&self) -> Vec<hub::Limit> {
+        let own = self.hub.limits().all();
+        self.limits.all().into_iter().chain(own).chain(hub::FIXED_LIMITS.iter().copied()).collect()
+    }
 }
 
 /// Every route of the table, with headers that hold for all.

@@ -2,7 +2,7 @@
 //! that all handlers need is checked here, before them.
 
 use crate::app::App;
-use crate::limits::{BODY_TIMEOUT_S, MAX_BODY_BYTES};
+use crate::door::seconds;
 use crate::params::{Params, decode};
 use crate::problem::Problem;
 use axum::extract::{FromRequest, RawPathParams, Request};
@@ -14,7 +14,6 @@ use model::{Credential, Session, Value, Zone};
 use ngsild::{Context, Invalid};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The relation of a link to a context (JSON-LD 1.1 clause 6.1).
 const CONTEXT_RELATION: &str = "http://www.w3.org/ns/json-ld#context";
@@ -83,15 +82,17 @@ impl FromRequest<Arc<App>> for Call {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let too_large = || Problem::too_large(format!("a body has at most {MAX_BODY_BYTES} bytes"));
-        if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+        let most = app.limits.http_body;
+        let patience = seconds(app.limits.http_body_timeout);
+        let too_large = || Problem::too_large(format!("a body has at most {most} bytes"));
+        if length.is_some_and(|length| length > most) {
             // A little more is read and thrown away, so that the client hears the answer.
-            let rest = Limited::new(request.into_body(), 2 * MAX_BODY_BYTES);
-            drop(tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), drain(rest)).await);
+            let rest = Limited::new(request.into_body(), 2 * most);
+            drop(tokio::time::timeout(patience, drain(rest)).await);
             return Err(too_large());
         }
-        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-        let body = match tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), body).await {
+        let body = Limited::new(request.into_body(), most).collect();
+        let body = match tokio::time::timeout(patience, body).await {
             Err(_) => return Err(Problem::slow("the body did not arrive in time")),
             Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
                 return Err(too_large());

@@ -2,10 +2,10 @@
 
 use crate::app::{App, router};
 use crate::call::Peer;
-use crate::limits::{
-    HANDSHAKE_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_HEAD_BYTES, MAX_HTTP_CONNECTIONS, MAX_MQTT_CONNECTIONS,
-};
+use crate::limits::Limits;
 use crate::mqtt;
+use crate::problem::Problem;
+use axum::response::IntoResponse;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
@@ -75,20 +75,20 @@ impl Doors {
         // MQTT clients that know no ALPN must get in, those that say `mqtt` too.
         let service = router(self.app.clone());
         let app = self.app.clone();
+        let limits = app.limits.clone();
+        let handshake = seconds(limits.tls_handshake_timeout);
         let http = accept(
-            self.https,
-            https,
-            MAX_HTTP_CONNECTIONS,
+            (self.https, https),
+            (limits.http_connections, handshake),
             stopped.clone(),
             move |stream, peer, stopped| {
-                let service = service.clone();
-                async move { serve_http(stream, peer, service, stopped).await }
+                let (service, limits) = (service.clone(), limits.clone());
+                async move { serve_http(stream, peer, service, &limits, stopped).await }
             },
         );
         let mqtt = accept(
-            self.mqtts,
-            mqtts,
-            MAX_MQTT_CONNECTIONS,
+            (self.mqtts, mqtts),
+            (app.limits.mqtt_connections, handshake),
             stopped,
             move |stream, peer, stopped| {
                 let app = app.clone();
@@ -110,12 +110,16 @@ impl Listening {
     }
 }
 
+/// A limit in seconds.
+pub fn seconds(limit: usize) -> Duration {
+    Duration::from_secs(limit as u64)
+}
+
 type Stream = tokio_rustls::server::TlsStream<TcpStream>;
 
 async fn accept<F, Fut>(
-    listener: TcpListener,
-    tls: TlsAcceptor,
-    most: usize,
+    (listener, tls): (TcpListener, TlsAcceptor),
+    (most, handshake): (usize, Duration),
     mut stopped: watch::Receiver<bool>,
     serve: F,
 ) where
@@ -145,9 +149,7 @@ async fn accept<F, Fut>(
         tokio::spawn(async move {
             let _place = (place, held);
             drop(stream.set_nodelay(true));
-            let handshake =
-                tokio::time::timeout(Duration::from_secs(HANDSHAKE_TIMEOUT_S), tls.accept(stream));
-            if let Ok(Ok(stream)) = handshake.await {
+            if let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.accept(stream)).await {
                 serve(stream, peer, stopped).await;
             }
         });
@@ -157,6 +159,19 @@ async fn accept<F, Fut>(
     while Arc::strong_count(&connections) > 1 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A head this many times the limit is still read, so that the client hears what is wrong instead
+/// of a connection that breaks.
+const HEAD_SLACK: usize = 4;
+
+/// What the head of a request takes, as HTTP/1.1 would write it.
+fn head_bytes<T>(request: &hyper::Request<T>) -> usize {
+    let of_field = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+        name.as_str().len() + value.len() + 4
+    };
+    let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    line + request.headers().iter().map(of_field).sum::<usize>()
 }
 
 /// Some clients end collections with a slash, which the standard does not write.
@@ -178,22 +193,31 @@ async fn serve_http(
     stream: Stream,
     peer: SocketAddr,
     service: axum::Router,
+    limits: &Limits,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let most = limits.http_head;
     let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         trim_slash(request.uri_mut());
-        tower::ServiceExt::oneshot(service.clone(), request)
+        let service = service.clone();
+        async move {
+            if head_bytes(&request) > most {
+                let what = format!("the head of a request has at most {most} bytes");
+                return Ok(Problem::head_too_large(what).into_response());
+            }
+            tower::ServiceExt::oneshot(service, request).await
+        }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(HEAD_TIMEOUT_S))
-        .max_buf_size(MAX_HEAD_BYTES)
+        .header_read_timeout(seconds(limits.http_head_timeout))
+        .max_buf_size((HEAD_SLACK * most).max(8_192))
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_header_list_size(u32::try_from(HEAD_SLACK * most).unwrap_or(u32::MAX))
         .max_concurrent_streams(200)
         .keep_alive_interval(Some(Duration::from_secs(30)));
     let connection =

@@ -18,6 +18,6 @@ mod routes;
 
 pub use app::{App, router};
 pub use door::{Doors, Listening, TlsFiles};
-pub use limits::LIMITS;
+pub use limits::Limits;
 pub use openapi::document as openapi_document;
 pub use routes::{ROUTES, Route};

@@ -76,6 +76,11 @@ impl Problem {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "Too large", detail)
     }
 
+    pub fn head_too_large(detail: impl Into<String>) -> Problem {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Problem::new(status, "head-too-large", "Too large", detail)
+    }
+
     pub fn slow(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Too slow", detail)
     }
@@ -172,7 +177,7 @@ impl From<HubError> for Problem {
             HubError::Limit { name, limit, .. } => {
                 let status = match name {
                     "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
-                    "quarantine" | "subscriptions" => StatusCode::INSUFFICIENT_STORAGE,
+                    "inbox" | "quarantine" | "subscriptions" => StatusCode::INSUFFICIENT_STORAGE,
                     _ => StatusCode::TOO_MANY_REQUESTS,
                 };
                 Problem::new(status, "limit", "A limit was reached", detail)
@@ -194,6 +199,9 @@ impl From<HubError> for Problem {
             HubError::NotOffered(_) => Problem::not_offered(detail),
             HubError::PartialSight(_) => {
                 Problem::new(StatusCode::FORBIDDEN, "partial-sight", "Not permitted", detail)
+            }
+            HubError::Sealed(_) => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sealed", "Sealed", detail)
             }
             HubError::Storage(StoreError::Full(_)) => Problem::new(
                 StatusCode::INSUFFICIENT_STORAGE,

@@ -12,6 +12,8 @@ pub enum Under {
     Dataset(u32),
     /// One subject's (an entity's surrogate) in a dataset whose subjects may be erased.
     Subject(u32, u64),
+    /// The sensitive root's public key: what cannot be read before that root is opened.
+    Inbox,
 }
 
 /// What ties an entity's state to its record: its leaf in the group's small tree.

@@ -60,6 +60,11 @@ pub struct Store {
     poisoned: AtomicBool,
     checkpoint: RwLock<String>,
     next_series: AtomicU64,
+    next_entity: AtomicU64,
+    /// Keyed digests of ids whose entities are closed, with their datasets.
+    closed: RwLock<HashMap<[u8; 16], u32>>,
+    /// Things that came in while the sensitive root was closed.
+    inbox: AtomicU64,
 }
 
 struct Head {
@@ -105,6 +110,10 @@ fn number_at<const N: usize>(key: &[u8], at: usize) -> [u8; N] {
     std::array::from_fn(|index| key.get(at + index).copied().unwrap_or(0))
 }
 
+fn number_of(head: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(number_at(head, at))
+}
+
 impl Store {
     /// Opens the data directory; makes the keyring when it is new.
     ///
@@ -113,7 +122,7 @@ impl Store {
     pub fn open(files: Files, options: Options) -> Result<Store, StoreError> {
         files.check_format()?;
         let (operational, sensitive) = files.roots()?;
-        let keyring = match files.keyring()? {
+        let mut keyring = match files.keyring()? {
             Some(bytes) => Keyring::from_bytes(operational, sensitive, &bytes)?,
             None => {
                 let mut ring = Keyring::new(operational, sensitive);
@@ -122,17 +131,15 @@ impl Store {
                 ring
             }
         };
+        if let Some(line) = keyring.note_public() {
+            files.append_keyring(&line)?;
+        }
         let (position_file, acknowledged) = files.position()?;
         files.copy_journal();
         let engine = Engine::open(&files.engine())?;
         let head = engine.get(Table::Meta, b"head")?;
-        let found = match head.as_deref() {
-            None => Position::default(),
-            Some(head) => Position {
-                commits: u64::from_be_bytes(number_at(head, 0)),
-                records: u64::from_be_bytes(number_at(head, 8)),
-            },
-        };
+        let head = head.unwrap_or_default();
+        let found = Position { commits: number_of(&head, 0), records: number_of(&head, 8) };
         if found.commits < acknowledged.commits || found.records < acknowledged.records {
             return Err(StoreError::Shorter {
                 found_commits: found.commits,
@@ -161,7 +168,10 @@ impl Store {
             records: AtomicU64::new(found.records),
             poisoned: AtomicBool::new(false),
             checkpoint: RwLock::new(String::from_utf8(checkpoint).unwrap_or_default()),
-            next_series: AtomicU64::new(1),
+            next_series: AtomicU64::new(number_of(&head, 24).max(1)),
+            next_entity: AtomicU64::new(number_of(&head, 16).max(1)),
+            closed: RwLock::default(),
+            inbox: AtomicU64::new(0),
         };
         store.load()?;
         Ok(store)
@@ -171,6 +181,10 @@ impl Store {
         let mut documents = self.documents.write();
         self.engine.scan(Table::Document, b"", |key, sealed| {
             let Some(plain) = self.unseal_if_open(Table::Document, key, sealed)? else {
+                let id = u32::from_be_bytes(number_at(sealed, 0));
+                if self.keyring.read().scope(id) == Some(Scope::Inbox) {
+                    self.inbox.fetch_add(1, Ordering::Relaxed);
+                }
                 return Ok(());
             };
             let (kind, name, body): (u8, String, Vec<u8>) = codec::decode(&plain, "a document")?;
@@ -253,8 +267,40 @@ impl Store {
             *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
             Ok(())
         })?;
-        self.next_series.store(u64::from(last_series), Ordering::Relaxed);
+        self.next_series.fetch_max(u64::from(last_series), Ordering::Relaxed);
+        self.next_entity.fetch_max(entities.next_number(), Ordering::Relaxed);
+        if self.is_sealed() {
+            self.load_closed()?;
+        }
         Ok(())
+    }
+
+    /// Where it is noted that an id is taken by an entity under the sensitive root.
+    fn id_key(&self, id: &str) -> Vec<u8> {
+        [b"id/".as_slice(), &self.id_digest(id)].concat()
+    }
+
+    fn id_digest(&self, id: &str) -> [u8; 16] {
+        number_at(&vault::keyed_digest(&self.derived_key("ids"), &[id.as_bytes()]), 0)
+    }
+
+    fn load_closed(&self) -> Result<(), StoreError> {
+        let mut closed = self.closed.write();
+        self.engine.scan(Table::Meta, b"id/", |key, dataset| {
+            closed.insert(number_at(key, 3), u32::from_be_bytes(number_at(dataset, 0)));
+            Ok(())
+        })
+    }
+
+    /// The dataset of an entity that is there but closed, for the sensitive root is.
+    pub fn closed_owner(&self, id: &str) -> Option<u32> {
+        let closed = self.closed.read();
+        if closed.is_empty() { None } else { closed.get(&self.id_digest(id)).copied() }
+    }
+
+    /// How many things came in that only the sensitive root can open.
+    pub fn inbox(&self) -> u64 {
+        self.inbox.load(Ordering::Relaxed)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -290,7 +336,7 @@ impl Store {
 
     /// The number the next new entity gets.
     pub fn next_entity(&self) -> u64 {
-        self.entities.read().next_number()
+        self.next_entity.load(Ordering::Acquire)
     }
 
     /// A fresh series number.
@@ -375,13 +421,18 @@ impl Store {
             );
         }
         let position = Position { commits: commit, records: tree.size() };
-        let meta = [position.commits.to_be_bytes(), position.records.to_be_bytes()].concat();
+        let next_entity = batch.entities.iter().map(|write| write.number + 1).max().unwrap_or(0);
+        let next_entity = next_entity.max(self.next_entity());
+        let next_series = self.next_series.load(Ordering::Relaxed);
+        let meta = [position.commits, position.records, next_entity, next_series];
+        let meta = meta.map(u64::to_be_bytes).concat();
         self.engine.put(&mut writes, Table::Meta, b"head", meta);
         if let Err(error) = self.engine.commit(writes) {
             self.poisoned.store(true, Ordering::Release);
             return Err(StoreError::Poisoned(error.to_string()));
         }
         head.tree = tree;
+        self.next_entity.store(next_entity, Ordering::Release);
         self.apply(batch, series, commit);
         self.commits.store(position.commits, Ordering::Release);
         self.records.store(position.records, Ordering::Release);
@@ -421,6 +472,10 @@ impl Store {
             };
             let sealed = self.seal(Table::Entity, &key, under, &codec::encode(&doc))?;
             self.engine.put(writes, Table::Entity, &key, sealed);
+            if self.is_sensitive(under) {
+                let dataset = write.dataset.to_be_bytes().to_vec();
+                self.engine.put(writes, Table::Meta, &self.id_key(&write.entity.id), dataset);
+            }
         }
         Ok(())
     }
@@ -468,10 +523,22 @@ impl Store {
         Ok(())
     }
 
+    fn document_key(&self, kind: u8, name: &str) -> [u8; 16] {
+        let key = self.derived_key("document names");
+        number_at(&vault::keyed_digest(&key, &[&[kind], name.as_bytes()]), 0)
+    }
+
+    /// Whether a document lies on disk, closed or not.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn has_document(&self, kind: u8, name: &str) -> Result<bool, StoreError> {
+        let found = self.engine.get(Table::Document, &self.document_key(kind, name))?;
+        Ok(found.is_some())
+    }
+
     fn write_document(&self, writes: &mut Writes, document: &Document) -> Result<(), StoreError> {
-        let name_key = self.derived_key("document names");
-        let digest = vault::keyed_digest(&name_key, &[&[document.kind], document.name.as_bytes()]);
-        let key = &digest[..16];
+        let key = &self.document_key(document.kind, &document.name);
         match &document.body {
             None => self.engine.remove(writes, Table::Document, key),
             Some(body) => {
@@ -530,6 +597,10 @@ impl Store {
         let mut documents = self.documents.write();
         for document in batch.documents {
             match document.body {
+                Some(_) if document.under == Under::Inbox && self.is_sealed() => {
+                    // What cannot be read is not kept in memory either.
+                    self.inbox.fetch_add(1, Ordering::Relaxed);
+                }
                 Some(body) => drop(documents.insert((document.kind, document.name), body.into())),
                 None => drop(documents.remove(&(document.kind, document.name))),
             }
@@ -568,6 +639,22 @@ impl Store {
     /// # Errors
     /// When the keyring cannot be replaced; the keys are still there then.
     pub fn shred(&self, under: Under) -> Result<usize, StoreError> {
+        let gone: Vec<(u64, String)> = self
+            .entities
+            .read()
+            .all()
+            .filter(|held| match under {
+                Under::Hub | Under::Inbox => false,
+                Under::Dataset(dataset) => held.dataset == dataset,
+                Under::Subject(dataset, number) => held.dataset == dataset && held.number == number,
+            })
+            .map(|held| (held.number, held.entity.id.clone()))
+            .collect();
+        let mut writes = self.engine.writes();
+        for (_, id) in &gone {
+            self.engine.remove(&mut writes, Table::Meta, &self.id_key(id));
+        }
+        self.engine.commit(writes)?;
         let mut ring = self.keyring.write();
         let ids = ring.of_scope(Self::scope_of(under));
         ring.delete(&ids);
@@ -575,16 +662,7 @@ impl Store {
         drop(ring);
         let mut entities = self.entities.write();
         let mut history = self.history.write();
-        let gone: Vec<u64> = entities
-            .all()
-            .filter(|held| match under {
-                Under::Hub => false,
-                Under::Dataset(dataset) => held.dataset == dataset,
-                Under::Subject(dataset, number) => held.dataset == dataset && held.number == number,
-            })
-            .map(|held| held.number)
-            .collect();
-        for number in gone {
+        for (number, _) in gone {
             let series = entities.get(number).map(|held| held.series.clone()).unwrap_or_default();
             for one in series.iter() {
                 history.open.remove(&one.number);

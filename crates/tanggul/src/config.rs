@@ -13,6 +13,8 @@ pub enum ConfigError {
     File(String, #[source] std::io::Error),
     #[error("the configuration `{0}` does not fit: {1}")]
     Syntax(String, String),
+    #[error("there is no limit `{0}` to be set; `tanggul limits` prints them all")]
+    Limit(String),
     #[error("the context file `{0}` cannot be used: {1}")]
     Context(String, String),
 }
@@ -37,6 +39,8 @@ pub struct Config {
     pub log: Log,
     /// What the store keeps free and when it seals.
     pub store: StoreConfig,
+    /// Limits that are not the default, by the names that `tanggul limits` prints.
+    pub limits: BTreeMap<String, usize>,
 }
 
 /// Addresses the doors listen on.
@@ -131,6 +135,20 @@ impl Config {
         toml::from_str(&text).map_err(|error| ConfigError::Syntax(shown, error.to_string()))
     }
 
+    /// The limits of the doors and the hub.
+    ///
+    /// # Errors
+    /// When one is set that is not known.
+    pub fn limits(&self) -> Result<(server::Limits, hub::Limits), ConfigError> {
+        let (mut doors, mut own) = (server::Limits::default(), hub::Limits::default());
+        for (name, value) in &self.limits {
+            if !doors.set(name, *value) && !own.set(name, *value) {
+                return Err(ConfigError::Limit(name.clone()));
+            }
+        }
+        Ok((doors, own))
+    }
+
     /// The documents of all contexts.
     ///
     /// # Errors
@@ -212,6 +230,11 @@ mod tests {
     fn unknown_keys_are_refused_by_name() {
         let error = toml::from_str::<Config>("[listen]\nhtps = \"127.0.0.1:1\"\n").unwrap_err();
         assert!(error.to_string().contains("htps"), "{error}");
+        let config: Config = toml::from_str("[limits]\nhttp_bodi = 1\n").unwrap();
+        assert!(config.limits().unwrap_err().to_string().contains("http_bodi"));
+        let config: Config = toml::from_str("[limits]\nhttp_body = 7\nwatches = 8\n").unwrap();
+        let (doors, own) = config.limits().unwrap();
+        assert_eq!((doors.http_body, own.watches), (7, 8));
     }
 
     #[test]

@@ -128,6 +128,13 @@ async fn settle(
     let tokens = if is_new {
         let datasets: Vec<Dataset> = serde_json::from_str(include_str!("demo_city.json"))?;
         hub.bootstrap_datasets(datasets).await?;
+        let flood_response = model::Purpose {
+            id: "flood-response".into(),
+            title: "Warn, evacuate and help in a flood".into(),
+            kind: model::PurposeKind::Service,
+            emergency: true,
+        };
+        hub.bootstrap_purposes(vec![flood_response]).await?;
         let newcomers = officials().into_iter().chain(devices.iter().map(device)).collect();
         hub.bootstrap_principals(newcomers).await?
     } else {

@@ -6,19 +6,25 @@ use serde_json::json;
 use std::path::Path;
 
 /// Prints every limit.
-pub fn limits(output: Output) {
-    let all = server::LIMITS.iter().chain(hub::LIMITS);
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn limits(config: Option<&Path>, output: Output) -> anyhow::Result<()> {
+    let config = config.map(Config::read).transpose()?.unwrap_or_default();
+    let (doors, own) = config.limits()?;
+    let all = doors.all().into_iter().chain(own.all()).chain(hub::FIXED_LIMITS.iter().copied());
     if output == Output::Json {
         let list: Vec<_> = all
             .map(|l| json!({"name": l.name, "value": l.value, "unit": l.unit, "answer": l.answer}))
             .collect();
         println!("{}", json!(list));
-        return;
+        return Ok(());
     }
     println!("{:<24} {:>12}  {:<28} answer when hit", "limit", "value", "unit");
     for limit in all {
         println!("{:<24} {:>12}  {:<28} {}", limit.name, limit.value, limit.unit, limit.answer);
     }
+    Ok(())
 }
 
 /// Looks at the machine and a configuration.

@@ -112,8 +112,11 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Print every limit by name.
-    Limits,
+    /// Print every limit by name, as a configuration sets them.
+    Limits {
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
     /// Look at this machine and say what would keep a hub from working.
     Doctor {
         #[arg(long)]
@@ -228,8 +231,8 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
             let options = import::ImportOptions { file, map, dry_run, purpose, remote };
             runtime()?.block_on(import::run(&options, output))
         }
-        Command::Limits => {
-            doctor::limits(output);
+        Command::Limits { config } => {
+            doctor::limits(config.as_deref(), output)?;
             Ok(Ended::Done)
         }
         Command::Doctor { config } => doctor::run(config.as_deref(), output),

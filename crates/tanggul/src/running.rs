@@ -45,6 +45,7 @@ pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Res
             min_points: config.store.seal_points,
             max_blobs: config.store.seal_commits,
         },
+        limits: config.limits()?.1,
         notice,
     })
 }
@@ -87,6 +88,7 @@ pub async fn start(
     let app = Arc::new(App {
         hub: hub.clone(),
         courier: courier.clone(),
+        limits: config.limits()?.0,
         base_url: base_url("https", https_at),
         ready: AtomicBool::new(false),
     });

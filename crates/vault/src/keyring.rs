@@ -1,6 +1,7 @@
 //! The keyring: every data key, each wrapped under its root. It lies outside the store and outside
 //! ordinary backups, so that deleting a key here is what makes its data unreadable.
 
+use crate::PublicKey;
 use crate::aead::{Secret, open, seal};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -26,6 +27,9 @@ pub enum Scope {
     Dataset(u32),
     /// One person's data in a dataset.
     Subject(u32, u64),
+    /// What arrives while the sensitive root is closed. Its line holds that root's public key, kept
+    /// under the operational one.
+    Inbox,
 }
 
 /// Why a keyring cannot be read.
@@ -149,6 +153,42 @@ impl Keyring {
         Some((id, self.line(id)))
     }
 
+    /// Notes the public key of the sensitive root, if that is open and not noted yet; the bytes are to
+    /// be appended to the keyring's file.
+    pub fn note_public(&mut self) -> Option<Vec<u8>> {
+        let public = crate::public_of(self.sensitive.as_ref()?)?;
+        let noted = self.current(Scope::Inbox).and_then(|id| self.secret(id));
+        if noted.is_some_and(|noted| *noted.bytes() == public) {
+            return None;
+        }
+        let id = self.next;
+        let wrapped = seal(&self.operational, &context(id, Scope::Inbox), &public);
+        let secret = Some(Secret::new(public));
+        self.hold(id, Held { scope: Scope::Inbox, root: Root::Operational, secret, wrapped });
+        Some(self.line(id))
+    }
+
+    /// The number and the public key that things are encrypted to while the sensitive root is closed.
+    pub fn public(&self) -> Option<(KeyId, PublicKey)> {
+        let id = self.current(Scope::Inbox)?;
+        Some((id, *self.secret(id)?.bytes()))
+    }
+
+    /// What a key encrypts.
+    pub fn scope(&self, id: KeyId) -> Option<Scope> {
+        self.keys.get(&id).map(|held| held.scope)
+    }
+
+    /// Whether a key lies under the sensitive root.
+    pub fn is_sensitive(&self, id: KeyId) -> bool {
+        self.keys.get(&id).is_some_and(|held| held.root == Root::Sensitive)
+    }
+
+    /// The sensitive root, while it is open.
+    pub fn sensitive(&self) -> Option<&Secret> {
+        self.sensitive.as_ref()
+    }
+
     /// The key that encrypts for a scope now.
     pub fn current(&self, scope: Scope) -> Option<KeyId> {
         self.current.get(&scope).copied()
@@ -248,7 +288,14 @@ mod tests {
         assert!(sealed.create(Scope::Dataset(2), Root::Sensitive).is_none());
         let wrong = Keyring::from_bytes(Secret::new([9; 32]), None, &ring.to_bytes());
         assert!(wrong.is_ok(), "only sensitive keys inside");
-        let wrong = Keyring::from_bytes(operational, Some(Secret::new([9; 32])), &ring.to_bytes());
+        let other = Some(Secret::new([9; 32]));
+        let wrong = Keyring::from_bytes(operational.clone(), other, &ring.to_bytes());
         assert_eq!(wrong.err(), Some(KeyringError::WrongRoot(Root::Sensitive)));
+        assert!(sealed.public().is_none() && sealed.note_public().is_none());
+        assert!(ring.note_public().is_some() && ring.note_public().is_none());
+        let sealed = Keyring::from_bytes(operational.clone(), None, &ring.to_bytes()).unwrap();
+        let (_, public) = sealed.public().unwrap();
+        let kept = crate::seal_to(&public, b"", b"plain").unwrap();
+        assert_eq!(crate::open_sealed(&roots().1, b"", &kept).unwrap(), b"plain");
     }
 }

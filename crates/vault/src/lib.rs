@@ -4,9 +4,11 @@
 
 mod aead;
 mod keyring;
+mod sealing;
 
 pub use aead::{NONCE_BYTES, OVERHEAD_BYTES, Secret, open, random, seal};
 pub use keyring::{KeyId, Keyring, KeyringError, Root, Scope};
+pub use sealing::{PublicKey, open_sealed, public_of, seal_to};
 
 /// `HMAC-SHA-256(key, parts)`, in one go.
 pub fn keyed_digest(key: &Secret, parts: &[&[u8]]) -> [u8; 32] {

@@ -3,7 +3,6 @@
 use super::codec::{self, Connect, Malformed, Packet, Publish, Version, reason};
 use crate::app::App;
 use crate::call::source_of;
-use crate::limits::{MAX_MQTT_IN_FLIGHT, MAX_MQTT_PACKET_BYTES, MAX_MQTT_REFUSALS};
 use bytes::BytesMut;
 use hub::{HubError, ItemResult, Source};
 use model::{Attribute, Change, Content, Credential, Entity, Instance, Name, Session, Time, Value};
@@ -100,7 +99,7 @@ impl Connection {
     /// Waits for the CONNECT and answers it; none when the client does not get in.
     async fn connect(&mut self) -> Option<(Connect, String)> {
         let packet = loop {
-            match codec::take(&mut self.buffer, self.version, MAX_MQTT_PACKET_BYTES) {
+            match codec::take(&mut self.buffer, self.version, self.app.limits.mqtt_packet) {
                 Ok(Some(packet)) => break packet,
                 Ok(None) if self.read().await => {}
                 Ok(None) => return None,
@@ -132,8 +131,8 @@ impl Connection {
             Err(_) => reason::SERVER_UNAVAILABLE,
         };
         let token = token.to_owned();
-        let most = u32::try_from(MAX_MQTT_PACKET_BYTES).unwrap_or(u32::MAX);
-        let in_flight = u16::try_from(MAX_MQTT_IN_FLIGHT).unwrap_or(u16::MAX);
+        let most = u32::try_from(self.app.limits.mqtt_packet).unwrap_or(u32::MAX);
+        let in_flight = u16::try_from(self.app.limits.mqtt_in_flight).unwrap_or(u16::MAX);
         codec::connack(&mut self.out, self.version, code, most, in_flight);
         let sent = self.flush().await;
         (code == reason::SUCCESS && sent).then_some((connect, token))
@@ -152,7 +151,7 @@ impl Connection {
         let mut publishes = Vec::new();
         let mut done = false;
         loop {
-            let packet = codec::take(&mut self.buffer, self.version, MAX_MQTT_PACKET_BYTES);
+            let packet = codec::take(&mut self.buffer, self.version, self.app.limits.mqtt_packet);
             match packet {
                 Ok(Some(Packet::Publish(publish))) => publishes.push(publish),
                 Ok(Some(Packet::PingRequest)) => codec::ping_response(&mut self.out),
@@ -174,7 +173,7 @@ impl Connection {
                     return Err(malformed);
                 }
             }
-            if publishes.len() >= MAX_MQTT_IN_FLIGHT {
+            if publishes.len() >= self.app.limits.mqtt_in_flight {
                 self.publish(token, std::mem::take(&mut publishes)).await?;
             }
         }
@@ -235,7 +234,9 @@ impl Connection {
                 self.refusals += 1;
                 // Version 3.1.1 has no way to say so to the device; the log says it to the steward.
                 self.app.hub.note_refused_message(session, dataset).await;
-                if self.version == Version::V311 && self.refusals > MAX_MQTT_REFUSALS {
+                if self.version == Version::V311
+                    && self.refusals as usize > self.app.limits.mqtt_refusals
+                {
                     return Err(Malformed(reason::QUOTA_EXCEEDED, "too many refused messages"));
                 }
             }
@@ -258,6 +259,7 @@ fn worst(results: &[ItemResult]) -> Result<(u8, String), Malformed> {
     for result in results {
         let one = match result {
             ItemResult::Done(_) => continue,
+            ItemResult::Sealed => (reason::SUCCESS, hub::SEALED.to_owned()),
             ItemResult::Quarantined(why) => (reason::SUCCESS, format!("quarantined: {why}")),
             ItemResult::Refused(error) => {
                 let code = match error {

@@ -333,6 +333,10 @@ pub fn one(mut report: WriteReport, created: Option<String>) -> Result<Response,
             (StatusCode::ACCEPTED, axum::Json(serde_json::json!({"quarantined": reason})))
                 .into_response()
         }
+        Some(ItemResult::Sealed) => {
+            (StatusCode::ACCEPTED, axum::Json(serde_json::json!({"sealed": hub::SEALED})))
+                .into_response()
+        }
         Some(ItemResult::Done(Outcome::Updated { done, left })) if !left.is_empty() => {
             let left: Vec<_> = left
                 .iter()

@@ -76,7 +76,7 @@ async fn finish(
     created_list: bool,
 ) -> Handled {
     let report = call.app.hub.write(&call.session, changes).await?;
-    let (mut created, mut done) = (Vec::new(), Vec::new());
+    let (mut created, mut done, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first_refusal = None;
     let mut results = Vec::new();
     let receipt = report.receipt;
@@ -86,6 +86,10 @@ async fn finish(
                 if outcome == Outcome::Created {
                     created.push(id.clone());
                 }
+                done.push(id);
+            }
+            ItemResult::Sealed => {
+                sealed.push(id.clone());
                 done.push(id);
             }
             ItemResult::Quarantined(reason) => results
@@ -110,6 +114,9 @@ async fn finish(
     }
     let response = if !errors.is_empty() {
         (StatusCode::MULTI_STATUS, Json(json!({"success": done, "errors": errors}))).into_response()
+    } else if !sealed.is_empty() {
+        let body = json!({"success": done, "sealed": sealed, "detail": hub::SEALED});
+        (StatusCode::ACCEPTED, Json(body)).into_response()
     } else if created_list && !created.is_empty() {
         (StatusCode::CREATED, Json(json!(created))).into_response()
     } else {

@@ -11,6 +11,7 @@ impl Store {
             Under::Hub => Scope::Hub,
             Under::Dataset(dataset) => Scope::Dataset(dataset),
             Under::Subject(dataset, subject) => Scope::Subject(dataset, subject),
+            Under::Inbox => Scope::Inbox,
         }
     }
 
@@ -32,6 +33,26 @@ impl Store {
         ring.current(Self::scope_of(under)).is_some_and(|id| ring.secret(id).is_some())
     }
 
+    /// Whether a dataset cannot be read or written now: its key, or those of its subjects, lies under
+    /// the sensitive root, and that is closed.
+    pub fn is_closed(&self, dataset: u32, sensitive: bool, about_people: bool) -> bool {
+        let ring = self.keyring.read();
+        if !ring.is_sealed() {
+            return false;
+        }
+        let closed = match ring.current(Scope::Dataset(dataset)) {
+            Some(id) => ring.secret(id).is_none(),
+            None => sensitive,
+        };
+        closed || about_people
+    }
+
+    /// Whether what lies under a scope's current key is under the sensitive root.
+    pub(super) fn is_sensitive(&self, under: Under) -> bool {
+        let ring = self.keyring.read();
+        ring.current(Self::scope_of(under)).is_some_and(|id| ring.is_sensitive(id))
+    }
+
     /// Makes a new current key for `under`; durable on return.
     ///
     /// # Errors
@@ -49,7 +70,7 @@ impl Store {
     pub fn digest_key(&self, under: Under) -> Option<Secret> {
         let ring = self.keyring.read();
         match under {
-            Under::Hub => Some(ring.derived("digest")),
+            Under::Hub | Under::Inbox => Some(ring.derived("digest")),
             Under::Dataset(dataset) => Some(ring.derived(&format!("digest/{dataset}"))),
             Under::Subject(..) => {
                 let id = ring.current(Self::scope_of(under))?;
@@ -67,6 +88,12 @@ impl Store {
     ) -> Result<Vec<u8>, StoreError> {
         let ring = self.keyring.read();
         let missing = || StoreError::NoKey(format!("{under:?}"));
+        if under == Under::Inbox {
+            let (id, public) = ring.public().ok_or_else(missing)?;
+            let context = [&[table as u8], key, &id.to_be_bytes()].concat();
+            let sealed = vault::seal_to(&public, &context, plain).ok_or_else(missing)?;
+            return Ok([id.to_be_bytes().as_slice(), &sealed].concat());
+        }
         let id = ring.current(Self::scope_of(under)).ok_or_else(missing)?;
         let secret = ring.secret(id).ok_or_else(missing)?;
         let context = [&[table as u8], key, &id.to_be_bytes()].concat();
@@ -94,7 +121,12 @@ impl Store {
         let (id, body) = sealed.split_first_chunk::<4>().ok_or_else(damaged)?;
         let context = [&[table as u8], key, id].concat();
         let ring = self.keyring.read();
-        match ring.secret(u32::from_be_bytes(*id)) {
+        let id = u32::from_be_bytes(*id);
+        if ring.scope(id) == Some(Scope::Inbox) {
+            let Some(root) = ring.sensitive() else { return Ok(None) };
+            return vault::open_sealed(root, &context, body).map(Some).ok_or_else(damaged);
+        }
+        match ring.secret(id) {
             None => Ok(None),
             Some(secret) => vault::open(secret, &context, body).map(Some).ok_or_else(damaged),
         }

@@ -1,0 +1,154 @@
+//! What arrives for datasets under the sensitive root while that is closed: each change is decided,
+//! encrypted to the root's public key and committed with its record; nobody can read it, the hub
+//! included. When the root is open again the changes are done, in the order they came.
+
+use crate::apply::apply;
+use crate::committer::{Committed, Job, Planned, WriteJob};
+use crate::recorder::{map, record};
+use crate::state::{from_json, to_json};
+use crate::write::Plan;
+use crate::{Hub, HubError, kinds};
+use model::{Action, Change, Dataset, Kind, Session, Time, Value, Verb};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use store::{Document, StoreError, Under};
+use tokio::sync::oneshot::Receiver;
+
+/// What a writer is told.
+pub const SEALED: &str = "kept, encrypted; it is done when the custodians open the sensitive root";
+
+/// A change as it waits.
+#[derive(Serialize, Deserialize)]
+struct Waiting {
+    writer: u64,
+    dataset: u32,
+    late: bool,
+    change: Change,
+}
+
+impl Hub {
+    /// Whether a dataset cannot be read now, for the sensitive root is closed.
+    pub(crate) fn is_closed(&self, number: u32, dataset: &Dataset) -> bool {
+        self.store.is_closed(number, dataset.is_sensitive(), dataset.about_people)
+    }
+
+    /// Refused when a dataset is closed and the session might have read it.
+    pub(crate) fn check_open(
+        &self,
+        session: &Session,
+        number: u32,
+        dataset: &Arc<Dataset>,
+    ) -> Result<(), HubError> {
+        let may = || self.state.verdict(session, Action::Read, number, dataset).allowed;
+        if self.store.is_sealed() && self.is_closed(number, dataset) && may() {
+            return Err(HubError::Sealed(dataset.id.clone()));
+        }
+        Ok(())
+    }
+
+    /// Keeps a permitted change until the root is open. What is there already cannot be looked at,
+    /// so the model is checked again then.
+    pub(crate) fn seal_away(
+        &self,
+        session: &Session,
+        change: Change,
+        number: u32,
+        dataset: &Arc<Dataset>,
+    ) -> Plan {
+        if self.store.inbox() >= self.options.limits.inbox as u64 {
+            return Plan::Refuse(HubError::Limit {
+                name: "inbox",
+                limit: self.options.limits.inbox as u64,
+                remedy: "the custodians have to open the sensitive root".into(),
+            });
+        }
+        let device = session.principal.kind == Kind::Device;
+        if let Some(entity) = change.entity() {
+            let whole = matches!(change, Change::Create(_)) || change.replaces();
+            if let Some(reason) = self.problem(entity, dataset, None, whole).filter(|_| !device) {
+                let place = format!("/{}", entity.id);
+                return Plan::Refuse(HubError::Invalid(ngsild::Invalid::data(place, reason)));
+            }
+        }
+        let subject = self.subject(number, dataset, change.id(), None);
+        let sequence = self.inbox_sequence.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{:020}-{sequence:012}", self.now().0);
+        let detail = map([("locked", Value::from(name.as_str()))]);
+        let mut made = record(session, Verb::Write, &dataset.id, self.now(), detail);
+        made.policy_version = self.state.snapshot().version;
+        made.subjects = vec![subject];
+        let writer = session.principal.number;
+        let body = to_json(&Waiting { writer, dataset: number, late: device, change });
+        let document = Document { kind: kinds::INBOX, name, under: Under::Inbox, body: Some(body) };
+        Plan::Seal(document, made)
+    }
+
+    /// Does what waited, if the root is open. To be called before anybody else can write.
+    pub(crate) fn open_inbox(&self) {
+        if self.store.is_sealed() {
+            return;
+        }
+        let mut answers: Vec<Receiver<Result<Committed, StoreError>>> = Vec::new();
+        let mut touched = HashSet::new();
+        let wait = |answers: &mut Vec<Receiver<Result<Committed, StoreError>>>| {
+            for answer in answers.drain(..) {
+                if !matches!(answer.blocking_recv(), Ok(Ok(_))) {
+                    tracing::error!("a change that waited for the sensitive root waits on");
+                }
+            }
+        };
+        for (name, body) in self.store.documents(kinds::INBOX) {
+            let Ok(waiting) = from_json::<Waiting>(&body) else {
+                tracing::error!(name, "a change that waited cannot be read");
+                continue;
+            };
+            // What comes later for the same entity is checked against what came before.
+            if answers.len() >= 1_000 || !touched.insert(waiting.change.id().to_owned()) {
+                wait(&mut answers);
+                touched = HashSet::from([waiting.change.id().to_owned()]);
+            }
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let Some(job) = self.unlock(&name, waiting) else { continue };
+            let job = WriteJob { reply, ..job };
+            if self.jobs.blocking_send(Job::Write(job)).is_ok() {
+                answers.push(answer);
+            }
+        }
+        wait(&mut answers);
+    }
+
+    /// The job that does a change that waited; what does not fit goes to the steward.
+    fn unlock(&self, name: &str, waiting: Waiting) -> Option<WriteJob> {
+        let Waiting { writer, dataset: number, late, change } = waiting;
+        let snapshot = self.state.snapshot();
+        let dataset = snapshot.by_number(number)?.clone();
+        let held = self.store.entity(change.id()).filter(|held| held.deleted.is_none());
+        let before = held.as_ref().map(|held| held.entity.as_ref());
+        let now: Time = self.now();
+        let whole = before.is_none() || change.replaces();
+        let elsewhere = held.as_ref().is_some_and(|held| held.dataset != number);
+        let misfit = elsewhere
+            .then(|| "its id was taken in another dataset while it waited".to_owned())
+            .or_else(|| self.problem(change.entity()?, &dataset, before, whole))
+            .or_else(|| apply(change.clone(), before, now, late).err().map(|e| e.to_string()));
+        let mut documents = vec![crate::govern::document(kinds::INBOX, name, None)];
+        let mut planned = Vec::new();
+        let mut detail = vec![("unlocked".to_owned(), Value::from(name))];
+        match (misfit, change.entity()) {
+            (None, _) => planned.push(Planned { change, number, dataset: dataset.clone(), late }),
+            (Some(reason), Some(entity)) => {
+                detail.push(("quarantined".into(), Value::from(reason.as_str())));
+                let kept = self.set_apart(writer, entity, number, &dataset, reason, true);
+                let Plan::Keep(document, _) = kept else { return None };
+                documents.push(document);
+            }
+            (Some(reason), None) => detail.push(("refused".into(), Value::from(reason))),
+        }
+        let own = self.own_session();
+        let made = record(&own, Verb::Upkeep, &dataset.id, now, Value::Map(detail));
+        let (reply, _) = tokio::sync::oneshot::channel();
+        Some(WriteJob { writer, planned, documents, records: vec![made], governs: false, reply })
+    }
+}

@@ -1,0 +1,316 @@
+//! Every limit that `tanggul limits` names is hit, and answers as it says.
+
+use crate::harness::{City, stdout, tanggul};
+use serde_json::{Value, json};
+use std::process::Command;
+
+const BATCH: &str = "/ngsi-ld/v1/entityOperations/create";
+const UPSERT: &str = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+const ENTITIES: &str = "/ngsi-ld/v1/entities";
+
+/// A city under these limits.
+fn limited(limits: &str) -> City {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.keep().join("limits.toml");
+    std::fs::write(&path, format!("[egress]\nallow = [\"127.0.0.1\"]\n[limits]\n{limits}"))
+        .unwrap();
+    City::start_with(&["--devices", "0", "--config", path.to_str().unwrap()])
+}
+
+fn slow(port: &str, cases: &[&str]) -> Value {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/slow.py");
+    let output = Command::new("python3").arg(script).arg(port).args(cases).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn https_port(city: &City) -> String {
+    city.url().rsplit(':').next().unwrap().to_owned()
+}
+
+fn gauge(value: f64, at: &str) -> Value {
+    json!({"id": "urn:ngsi-ld:Gauge:1", "type": "Gauge", "level": {"value": value, "observedAt": at}})
+}
+
+#[test]
+fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
+    let city = limited(
+        "batch = 50\npage = 30\npoints = 20\nperiods = 10\nquarantine = 3\nsubscriptions = 2\n\
+         watches = 1\nahead = 60\nrefusals_recorded = 3\nhttp_body = 400000\nhttp_head = 16384\n\
+         http_head_timeout = 1\nhttp_body_timeout = 1\ntls_handshake_timeout = 1\n\
+         mqtt_packet = 20000\nmqtt_refusals = 3\nrecords_page = 10\n",
+    );
+    // Path, body, status, what the answer names.
+    let attributes: serde_json::Map<String, Value> =
+        (0..1_001).map(|n| (format!("a{n}"), json!(n))).collect();
+    let mut wide = json!({"id": "urn:x:wide", "type": "T"});
+    wide.as_object_mut().unwrap().extend(attributes);
+    let terms: serde_json::Map<String, Value> =
+        (0..10_001).map(|n| (format!("t{n}"), json!(format!("urn:t:{n}")))).collect();
+    let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let many: Vec<Value> =
+        (0..51).map(|n| json!({"id": format!("urn:x:{n}"), "type": "T"})).collect();
+    let long = "x".repeat(500_000);
+    let refused = [
+        (BATCH, json!(many), 413, "batch"),
+        (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": long}), 413, "400000"),
+        (ENTITIES, wide, 400, "attributes"),
+        (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": {"value": deep}}), 400, "deep"),
+        (ENTITIES, json!({"@context": [terms], "id": "urn:x:1", "type": "T"}), 400, "terms"),
+        (ENTITIES, gauge(1.0, "2099-01-01T00:00:00Z"), 400, "60 seconds"),
+    ];
+    for (path, body, status, names) in refused {
+        let answer = city.send(
+            "POST",
+            path,
+            "app",
+            Some(("application/ld+json", body.to_string().into_bytes())),
+        );
+        let plain = city.post(path, "app", &body);
+        let answer = if body.get("@context").is_some() { answer } else { plain };
+        assert_eq!(
+            (answer.status, answer.text.contains(names)),
+            (status, true),
+            "{names}: {}",
+            answer.text
+        );
+    }
+    let policies = json!({"text": "// ".to_owned() + &"x".repeat(300_000)});
+    let policy = city.act("admin", "policies.put", policies);
+    assert_eq!(policy.status, 400, "{}", policy.text);
+    let q = format!("{ENTITIES}?type=T&q={}", "a;".repeat(2_100));
+    let got = |path: &str, who: &str, status: u16| {
+        let answer = city.get(path, who);
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        answer
+    };
+    got(&q, "app", 400);
+    got(&format!("{ENTITIES}?type=T&limit=31"), "app", 400);
+    got("/api/v1/records?limit=11", "auditor", 400);
+
+    // Histories: more points than an answer holds, more periods than are summed.
+    for minute in 0..25 {
+        let reading = gauge(f64::from(minute), &format!("2026-02-01T10:{minute:02}:00Z"));
+        assert!(city.post(UPSERT, "app", &json!([reading])).status < 300);
+    }
+    let history = "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Gauge:1?timerel=after&timeAt=2026-01-01T00:00:00Z";
+    got(history, "app", 206);
+    let sums =
+        format!("{history}&options=aggregatedValues&aggrMethods=avg&aggrPeriodDuration=PT1M");
+    assert!(got(&sums, "app", 413).text.contains("periods"));
+
+    // Misfits of a device are set apart up to a number.
+    let stream = "urn:ngsi-ld:FloodMonitoring:limit";
+    let device = city.enrol_device("limit", "rivers", stream);
+    let misfit = json!([{"id": stream, "type": "FloodMonitoring", "currentLevel": {"value": 99_999, "unitCode": "CMT", "observedAt": "2026-02-01T10:00:00Z"}}]);
+    let answers: Vec<String> = (0..4).map(|_| city.post(UPSERT, &device, &misfit).text).collect();
+    assert!(answers[..3].iter().all(|text| text.contains("quarantined")), "{answers:?}");
+    assert!(answers[3].contains("507") && answers[3].contains("steward"), "{}", answers[3]);
+
+    let subscription = json!({"type": "Subscription", "entities": [{"type": "T"}],
+        "notification": {"endpoint": {"uri": "http://127.0.0.1:1/"}}});
+    let subscribe = || city.post("/ngsi-ld/v1/subscriptions", "app", &subscription).status;
+    assert_eq!((subscribe(), subscribe(), subscribe()), (201, 201, 507));
+
+    // Refusals are recorded one by one up to a rate.
+    for _ in 0..6 {
+        got("/ngsi-ld/v1/entities?type=SmartMeteringObservation", "app", 403);
+    }
+    let recorded = got("/api/v1/records?decision=refused&dataset=meters&limit=10", "auditor", 200);
+    let recorded = recorded.json();
+    let recorded =
+        recorded["records"].as_array().unwrap_or_else(|| recorded.as_array().unwrap()).len();
+    assert_eq!(recorded, 3);
+
+    // Streams held open, and what is never finished.
+    let watch = |city: &City| {
+        Command::new("curl")
+            .args([
+                "-sN",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--max-time",
+                "2",
+                "--cacert",
+                city.ca(),
+                "-H",
+            ])
+            .arg(format!("Authorization: Bearer {}", city.token("crisis")))
+            .arg(format!("{}/api/v1/watch?type=FloodMonitoring", city.url()))
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let first = watch(&city);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let second = watch(&city).wait_with_output().unwrap();
+    assert_eq!(
+        (stdout(&second).as_str(), stdout(&first.wait_with_output().unwrap()).as_str()),
+        ("429", "200")
+    );
+    for version in ["--http1.1", "--http2"] {
+        let head = Command::new("curl")
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                version,
+                "--cacert",
+                city.ca(),
+                "-H",
+            ])
+            .arg(format!("X-Long: {}", "x".repeat(40_000)))
+            .arg(format!("{}/healthz", city.url()))
+            .output()
+            .unwrap();
+        assert_eq!(stdout(&head), "431", "{version}");
+    }
+    let held = slow(&https_port(&city), &["handshake", "head", "body"]);
+    for (case, says) in held.as_array().unwrap().iter().zip(["", "", "408"]) {
+        let seconds = case["seconds"].as_f64().unwrap();
+        assert!((0.5..10.0).contains(&seconds), "{case}");
+        assert!(case["said"].as_str().unwrap().contains(says), "{case}");
+    }
+
+    // MQTT: a packet too large ends the connection; so do refusals in version 3.1.1.
+    let foreign = json!({"id": "urn:ngsi-ld:FloodMonitoring:other", "type": "FloodMonitoring", "currentLevel": 1});
+    let own = json!({"id": stream, "type": "FloodMonitoring", "currentLevel": {"value": 1, "unitCode": "CMT"}});
+    let (foreign, own, large) = (foreign.to_string(), own.to_string(), "x".repeat(30_000));
+    // Times, payload, whether the connection is cut.
+    for (times, payload, cut) in [(1, large, true), (12, foreign, true), (12, own, false)] {
+        let case = format!("mqtt={}", json!(["limit", device, times, payload]));
+        let held = slow(&city.mqtt_port(), &[&case]);
+        assert_eq!(held[0]["seconds"].as_f64().unwrap() < 2.5, cut, "{held}");
+    }
+    assert_eq!(city.get("/readyz", "").status, 200);
+}
+
+#[test]
+fn what_waits_behind_a_limit_is_not_lost() {
+    let mut city = limited(
+        "queue = 1\ngroup_changes = 1\ndecisions_cached = 1\npassword_hashes = 1\noutbox = 2\n\
+         outbox_keep = 1\nmqtt_in_flight = 1\nhttp_connections = 6\nmqtt_connections = 3\ninbox = 2\n",
+    );
+    let dead = json!({"id": "urn:ngsi-ld:Subscription:dead", "type": "Subscription", "entities": [{"type": "T"}],
+        "notification": {"endpoint": {"uri": "http://127.0.0.1:1/"}}});
+    assert_eq!(city.post("/ngsi-ld/v1/subscriptions", "app", &dead).status, 201);
+    let threads: Vec<_> = (0..4)
+        .map(|writer| {
+            let (url, ca, token) = (city.url().to_owned(), city.ca().to_owned(), city.token("app"));
+            std::thread::spawn(move || {
+                let statuses = (0..5).map(|n| {
+                    let output = Command::new("curl")
+                        .args([
+                            "-s",
+                            "-o",
+                            "/dev/null",
+                            "-w",
+                            "%{http_code}",
+                            "--cacert",
+                            &ca,
+                            "-H",
+                            &format!("Authorization: Bearer {token}"),
+                        ])
+                        .args(["-H", "Content-Type: application/json", "-d"])
+                        .arg(
+                            json!({"id": format!("urn:x:{writer}-{n}"), "type": "T", "a": n})
+                                .to_string(),
+                        )
+                        .arg(format!("{url}{ENTITIES}"))
+                        .output()
+                        .unwrap();
+                    stdout(&output)
+                });
+                statuses.collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), ["201"; 5]);
+    }
+    let count = city.get(&format!("{ENTITIES}?type=T&count=true&limit=0"), "app");
+    assert_eq!(count.header("ngsild-results-count"), "20");
+    let lost = city.wait_for(|| {
+        let shown =
+            city.get("/ngsi-ld/v1/subscriptions/urn:ngsi-ld:Subscription:dead", "app").json();
+        shown["notification"]["timesLost"].as_u64().filter(|lost| *lost == 20)
+    });
+    assert_eq!(lost, 20, "pushed out by the outbox's size, then by its age, and counted");
+    // Two sign-ins at once share one place for hashing; strangers who guess get no other answer.
+    let sign_in = json!({"login": "nobody", "password": "something long enough"});
+    assert_eq!(city.post("/api/v1/session", "", &sign_in).status, 401);
+    // The HTTPS door keeps one connection of its own client; the others hold the rest.
+    for (port, places) in [(https_port(&city), "hold=5"), (city.mqtt_port(), "hold=3")] {
+        let held = slow(&port, &[places]);
+        assert_eq!(held[0]["full"], false, "{held}");
+        if places == "hold=5" {
+            assert_eq!(held[0]["after"], true, "{held}");
+        }
+    }
+    // Messages of one connection go on one at a time.
+    let stream = "urn:ngsi-ld:FloodMonitoring:narrow";
+    let device = city.enrol_device("narrow", "rivers", stream);
+    let lines: String = (0..5).map(|n| {
+        json!({"id": stream, "type": "FloodMonitoring", "currentLevel": {"value": n, "unitCode": "CMT", "observedAt": format!("2026-02-01T10:0{n}:00Z")}}).to_string() + "\n"
+    }).collect();
+    let mut child = Command::new("mosquitto_pub")
+        .args([
+            "-V",
+            "mqttv5",
+            "-q",
+            "1",
+            "-t",
+            "in/rivers",
+            "-l",
+            "-i",
+            "narrow",
+            "-u",
+            "narrow",
+            "-P",
+            &device,
+        ])
+        .args(["-h", "localhost", "-p", &city.mqtt_port(), "--cafile", city.ca()])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    let path = format!(
+        "/ngsi-ld/v1/temporal/entities/{stream}?options=temporalValues&timerel=after&timeAt=2026-01-01T00:00:00Z"
+    );
+    assert_eq!(city.get(&path, "").json()["currentLevel"]["values"].as_array().unwrap().len(), 5);
+    // While the sensitive root is closed, only so much can wait for it.
+    let meter = "urn:ngsi-ld:SmartMeteringObservation:limit";
+    let body = json!({"login": "limit-meter", "dataset": "meters", "streams": [meter]});
+    let code = city.act("admin", "device.enrol", body).json()["answer"]["code"].clone();
+    let token = city.post("/api/v1/redeem", "", &json!({"code": code})).json()["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    city.stop();
+    let key = city.directory.path().join("data.keys/sensitive.key");
+    std::fs::remove_file(key).unwrap();
+    city.launch();
+    let reading = json!({"id": meter, "type": "SmartMeteringObservation", "totalConsumption": {"value": 5, "unitCode": "KWH"}});
+    let statuses: Vec<u16> = (0..3).map(|_| city.post(ENTITIES, &token, &reading).status).collect();
+    assert_eq!(statuses, [202, 202, 507]);
+}
+
+#[test]
+fn every_limit_has_its_test() {
+    let own = include_str!("limits.rs");
+    let ring = include_str!("../crates/hub/src/ring.rs");
+    let printed = tanggul(&["limits", "--output", "json"]);
+    let printed: Value = serde_json::from_str(&stdout(&printed)).unwrap();
+    let fixed = ["policy", "attributes", "json_depth", "context_terms", "query"];
+    for limit in printed.as_array().unwrap() {
+        let name = limit["name"].as_str().unwrap();
+        let set_here = own.contains(&format!("{name} = "));
+        let in_unit = name == "ring" && ring.contains("fn a_full_ring_takes_nothing_more");
+        assert!(set_here || in_unit || fixed.contains(&name), "no test hits the limit `{name}`");
+    }
+}
