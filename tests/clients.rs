@@ -1,6 +1,7 @@
 //! Clients nobody here wrote do their everyday work: `curl`, `paho-mqtt`, `ngsildclient`.
 
 use crate::harness::{City, stdout};
+use serde_json::{Value, json};
 use std::process::Command;
 
 const PAHO: &str = r#"
@@ -103,4 +104,36 @@ fn curl_sees_a_healthy_hub() {
         page.contains("The data shown here is simulated.") && !page.contains("<script"),
         "{page}"
     );
+}
+
+#[test]
+fn a_posted_query_may_have_several_selectors() {
+    let city = City::start();
+    let list: Vec<Value> = ["A", "B", "C"]
+        .iter()
+        .flat_map(|of| {
+            (0..3).map(move |n| json!({"id": format!("urn:x:{of}:{n}"), "type": of, "level": n}))
+        })
+        .collect();
+    assert_eq!(city.post("/ngsi-ld/v1/entityOperations/create", "app", &json!(list)).status, 201);
+    // Selectors, what is asked of all, and the ids that come.
+    let table = [
+        (json!([{"type": "A", "id": "urn:x:A:1"}, {"type": "C"}]), "level>0", "A:1 C:1 C:2"),
+        (
+            json!([{"type": "B", "idPattern": ".*2$"}, {"type": "A", "id": ["urn:x:A:0"]}]),
+            "level>=0",
+            "A:0 B:2",
+        ),
+        (json!([{"type": "A"}]), "level==2", "A:2"),
+    ];
+    for (selectors, q, expected) in table {
+        let body = json!({"type": "Query", "entities": selectors, "q": q});
+        let answer = city.post("/ngsi-ld/v1/entityOperations/query?count=true", "app", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let found = answer.json();
+        let ids: Vec<&str> =
+            found.as_array().unwrap().iter().map(|e| &e["id"].as_str().unwrap()[6..]).collect();
+        assert_eq!(ids.join(" "), expected);
+        assert_eq!(answer.header("ngsild-results-count"), ids.len().to_string());
+    }
 }

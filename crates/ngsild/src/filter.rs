@@ -20,6 +20,8 @@ pub struct Filter {
     pub geo: Option<GeoQuery>,
     /// Any of these attributes must be there; empty: no matter.
     pub attributes: Vec<Name>,
+    /// Alternatives, of which one must hold as well; empty: no matter.
+    pub any_of: Vec<Filter>,
 }
 
 /// What the answer is ordered by.
@@ -40,6 +42,20 @@ impl Filter {
                 || self.attributes.iter().any(|name| entity.attribute(name.as_str()).is_some()))
             && self.q.as_ref().is_none_or(|q| q.matches(entity))
             && self.geo.as_ref().is_none_or(|geo| geo.matches(entity))
+            && (self.any_of.is_empty() || self.any_of.iter().any(|one| one.matches(entity)))
+    }
+
+    /// This filter with alternatives, narrowed to the ids and types that any of them could match.
+    pub fn with_any_of(mut self, alternatives: Vec<Filter>) -> Filter {
+        if alternatives.iter().all(|one| !one.ids.is_empty()) {
+            self.ids = alternatives.iter().flat_map(|one| one.ids.clone()).collect();
+        }
+        let types: Option<Vec<&TypeSelection>> =
+            alternatives.iter().map(|one| one.types.as_ref()).collect();
+        self.types =
+            types.map(|types| TypeSelection(types.iter().flat_map(|one| one.0.clone()).collect()));
+        self.any_of = alternatives;
+        self
     }
 
     /// Reads `idPattern`.

@@ -261,7 +261,7 @@ pub fn order_of(call: &Call, context: &Context) -> Vec<OrderKey> {
 ///
 /// # Errors
 /// What does not fit.
-pub fn filter_of_body(body: &Value, context: &Context) -> Result<Vec<Filter>, Problem> {
+pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem> {
     if body.get("type").and_then(Value::as_text) != Some("Query") {
         return Err(Invalid::data("/type", "is not `Query`").into());
     }
@@ -295,10 +295,10 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Vec<Filter>, Pr
             .collect(),
         ..Filter::default()
     };
-    let Some(selectors) = body.get("entities") else { return Ok(vec![base]) };
+    let Some(selectors) = body.get("entities") else { return Ok(base) };
     let mut filters = Vec::new();
     for selector in selectors.items() {
-        let mut filter = base.clone();
+        let mut filter = Filter::default();
         let text = |key: &str| selector.get(key).and_then(Value::as_text);
         if let Some(types) = text("type").filter(|types| *types != "*") {
             filter.types = Some(TypeSelection::parse(types, context)?);
@@ -308,7 +308,7 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Vec<Filter>, Pr
         filter.id_pattern = text("idPattern").map(Filter::parse_id_pattern).transpose()?;
         filters.push(filter);
     }
-    Ok(filters)
+    if filters.is_empty() { Ok(base) } else { Ok(base.with_any_of(filters)) }
 }
 
 /// The receipt of a write as a header.

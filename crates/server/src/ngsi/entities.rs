@@ -143,16 +143,9 @@ pub async fn post_query(call: Call) -> Handled {
     let body = call.json()?;
     let (context, _) = call.context(Some(&body))?;
     let reply = Reply::of(&call, context.clone())?;
-    let mut filters = filter_of_body(&body, &context)?;
-    if filters.len() != 1 {
-        return Err(Problem::not_offered(
-            "a query with several entity selectors is not offered; send one query for each",
-        ));
-    }
-    let query = page_of(
-        &call,
-        Query { filter: filters.remove(0), order: order_of(&call, &context), ..Query::default() },
-    )?;
+    let filter = filter_of_body(&body, &context)?;
+    let query =
+        page_of(&call, Query { filter, order: order_of(&call, &context), ..Query::default() })?;
     let answer = call.app.hub.read(&call.session, &query).await?;
     Ok(page(&call, &reply, &query, &answer))
 }

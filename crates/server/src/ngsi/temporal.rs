@@ -138,12 +138,7 @@ pub async fn query(call: Call) -> Handled {
 pub async fn post_query(call: Call) -> Handled {
     let body = call.json()?;
     let (context, _) = call.context(Some(&body))?;
-    let mut filters = filter_of_body(&body, &context)?;
-    if filters.len() != 1 {
-        return Err(Problem::not_offered(
-            "a query with several entity selectors is not offered; send one query for each",
-        ));
-    }
+    let filter = filter_of_body(&body, &context)?;
     let mut call = call;
     if let Some(temporal) = body.get("temporalQ") {
         for (key, value) in temporal.entries() {
@@ -155,7 +150,7 @@ pub async fn post_query(call: Call) -> Handled {
             call.params = crate::params::Params::parse(&call.params.with(key, &text))?;
         }
     }
-    answer_list(&call, context, filters.remove(0)).await
+    answer_list(&call, context, filter).await
 }
 
 async fn answer_list(call: &Call, context: std::sync::Arc<Context>, filter: Filter) -> Handled {

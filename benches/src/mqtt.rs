@@ -1,0 +1,105 @@
+//! Observations over MQTT: one reading a message, and many a message.
+
+use crate::Figures;
+use crate::client::{Connection, publish};
+use crate::history::reading;
+use crate::load::{RUN_S, quantile_ms};
+use crate::process::Hub;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio_rustls::TlsConnector;
+
+const CONNECTIONS: usize = 100;
+/// Messages a client has under way.
+const WINDOW: usize = 50;
+
+pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
+    let token = hub.device("bench", "test", "urn:ngsi-ld:Gauge:*").await?;
+    let door = (hub.mqtts, Some(hub.tls.clone()));
+    let (messages, wall, cpu, mut times) =
+        many(&door, "bench", &token, "in/test", &hub.process).await?;
+    let name = "MQTT QoS 1, one reading a message, 100 connections, durable";
+    figures.rate(name, "messages/s", messages, wall, cpu);
+    figures.add(format!("{name}: p99 of a window of 50"), quantile_ms(&mut times, 0.99), "ms");
+
+    let batches: Vec<Vec<u8>> = (0..100)
+        .map(|n| {
+            let list: Vec<Value> =
+                (0..1_000).map(|s| reading(s + n % 10 * 1_000, 144 + n / 10, 1_440)).collect();
+            publish("in/test", 1, Value::from(list).to_string().as_bytes())
+        })
+        .collect();
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        let mut connection = Connection::open(hub.mqtts, Some(&hub.tls)).await?;
+        connection.mqtt("bench", &token).await?;
+        connections.push(connection);
+    }
+    let (before, since) = (hub.process.cpu_s(), Instant::now());
+    let mut tasks = tokio::task::JoinSet::new();
+    for (n, mut connection) in connections.into_iter().enumerate() {
+        let mine: Vec<Vec<u8>> = batches.iter().skip(n).step_by(4).cloned().collect();
+        tasks.spawn(async move {
+            for batch in mine {
+                connection.publish(&batch, 1).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    let (wall, cpu) = (since.elapsed().as_secs_f64(), hub.process.cpu_s() - before);
+    let name = "batch ingest, MQTT, 1,000 a message, durable";
+    figures.rate(name, "observations/s", 100_000.0, wall, cpu);
+    Ok(())
+}
+
+/// One reading a message from many connections: messages, wall, CPU, times of windows.
+pub async fn many(
+    (address, tls): &(SocketAddr, Option<TlsConnector>),
+    login: &str,
+    token: &str,
+    topic: &str,
+    process: &crate::process::Process,
+) -> anyhow::Result<(f64, f64, f64, Vec<Duration>)> {
+    let mut connections = Vec::new();
+    for n in 0..CONNECTIONS {
+        let mut connection = Connection::open(*address, tls.as_ref()).await?;
+        connection.mqtt(login, token).await?;
+        let windows: Vec<Vec<u8>> = (0..20)
+            .map(|round| {
+                let message = |at: usize| {
+                    let reading = reading(n * WINDOW + at, round, 1_440);
+                    let id = u16::try_from(at + 1).unwrap_or(1);
+                    publish(topic, id, reading.to_string().as_bytes())
+                };
+                (0..WINDOW).flat_map(message).collect()
+            })
+            .collect();
+        connections.push((connection, windows));
+    }
+    let (before, since) = (process.cpu_s(), Instant::now());
+    let mut tasks = tokio::task::JoinSet::new();
+    for (mut connection, windows) in connections {
+        tasks.spawn(async move {
+            let mut times = Vec::new();
+            for window in windows.iter().cycle() {
+                if since.elapsed() > Duration::from_secs(RUN_S) {
+                    break;
+                }
+                let begun = Instant::now();
+                connection.publish(window, WINDOW).await?;
+                times.push(begun.elapsed());
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        times.extend(ended??);
+    }
+    let (wall, cpu) = (since.elapsed().as_secs_f64(), process.cpu_s() - before);
+    Ok(((times.len() * WINDOW) as f64, wall, cpu, times))
+}

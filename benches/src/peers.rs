@@ -1,0 +1,212 @@
+//! What others do with the same data on the same machine in the same run, where they are installed:
+//! PostgreSQL, VictoriaMetrics and Mosquitto from Debian. None of them decides, records or encrypts.
+
+use crate::client::{Connection, request};
+use crate::process::Process;
+use crate::{Figures, mqtt};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROWS: usize = 1_000_000;
+const SERIES: usize = 10_000;
+
+fn find(program: &str, more: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = more.iter().map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).map(|d| d.join(program)).find(|p| p.exists())
+}
+
+fn port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+async fn up(address: SocketAddr) -> anyhow::Result<()> {
+    let since = Instant::now();
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        anyhow::ensure!(since.elapsed() < Duration::from_secs(20), "a peer does not start");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+pub async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
+    let postgres = postgres(figures).await;
+    let victoria = victoria(figures).await;
+    let mosquitto = mosquitto(figures).await;
+    for (name, ended) in
+        [("PostgreSQL", postgres), ("VictoriaMetrics", victoria), ("Mosquitto", mosquitto)]
+    {
+        if let Err(error) = ended {
+            eprintln!("{name} is left out: {error:#}");
+        }
+    }
+    let ours = "batch ingest, HTTPS, 1,000 a request, durable: per CPU-second of the server";
+    let theirs = "PostgreSQL, COPY of 1,000 rows a commit: per CPU-second of the server";
+    if let (Some(ours), Some(theirs)) = (figures.value(ours), figures.value(theirs)) {
+        figures.add("batch ingest to PostgreSQL's COPY, per CPU-second", ours / theirs, "ratio");
+    }
+    let ours =
+        "MQTT QoS 1, one reading a message, 100 connections, durable: per CPU-second of the server";
+    let theirs = "Mosquitto, QoS 1, in memory, no TLS: per CPU-second of the server";
+    if let (Some(ours), Some(theirs)) = (figures.value(ours), figures.value(theirs)) {
+        figures.add("MQTT to Mosquitto, per CPU-second", ours / theirs, "ratio");
+    }
+    Ok(())
+}
+
+/// Runs as the user `postgres` when we are root, for its server will not.
+fn as_user(program: &Path, is_root: bool) -> Command {
+    if !is_root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program);
+    command
+}
+
+async fn postgres(figures: &mut Figures) -> anyhow::Result<()> {
+    let bin = ["/usr/lib/postgresql/15/bin"];
+    let (Some(initdb), Some(server), Some(psql)) =
+        (find("initdb", &bin), find("postgres", &bin), find("psql", &bin))
+    else {
+        anyhow::bail!("not installed");
+    };
+    let directory = tempfile::tempdir()?;
+    let is_root = Command::new("id").arg("-u").output()?.stdout.starts_with(b"0\n");
+    if is_root {
+        Command::new("chown").arg("postgres").arg(directory.path()).status()?;
+    }
+    let data = directory.path().join("data");
+    let made = as_user(&initdb, is_root)
+        .args(["-A", "trust", "-U", "bench", "-D"])
+        .arg(&data)
+        .stdout(Stdio::null())
+        .status()?;
+    anyhow::ensure!(made.success(), "initdb");
+    let port = port()?.to_string();
+    let child = as_user(&server, is_root)
+        .args([
+            "-p",
+            &port,
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+            "-D",
+        ])
+        .arg(&data)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let process = Stopped(Process(child));
+    up(SocketAddr::from(([127, 0, 0, 1], port.parse()?))).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut script = String::from(
+        "create table readings (series int, at timestamptz, value double precision, primary key (series, at));\n",
+    );
+    for start in (0..ROWS).step_by(1_000) {
+        script += "copy readings from stdin;\n";
+        for row in start..start + 1_000 {
+            let (series, point) = (row % SERIES, row / SERIES);
+            script += &format!(
+                "{series}\t2026-02-01 {:02}:{:02}:00+00\t{:.1}\n",
+                point / 60,
+                point % 60,
+                (series % 700) as f64 / 10.0
+            );
+        }
+        script += "\\.\n";
+    }
+    let (before, since) = (process.0.cpu_s(), Instant::now());
+    let mut client = Command::new(psql)
+        .args(["-q", "-h", "127.0.0.1", "-U", "bench", "-p", &port, "-d", "postgres"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    client.stdin.take().map(|mut input| input.write_all(script.as_bytes())).transpose()?;
+    anyhow::ensure!(client.wait()?.success(), "psql");
+    let (wall, cpu) = (since.elapsed().as_secs_f64(), process.0.cpu_s() - before);
+    figures.rate("PostgreSQL, COPY of 1,000 rows a commit", "rows/s", ROWS as f64, wall, cpu);
+    Ok(())
+}
+
+/// A server that children outlive when it is killed: it is told to stop.
+struct Stopped(Process);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let id = self.0.0.id().to_string();
+        drop(Command::new("pkill").args(["-INT", "-P", &id]).status());
+        drop(Command::new("kill").args(["-INT", &id]).status());
+        drop(self.0.0.wait());
+    }
+}
+
+async fn victoria(figures: &mut Figures) -> anyhow::Result<()> {
+    let program = find("victoria-metrics", &[]).ok_or_else(|| anyhow::anyhow!("not installed"))?;
+    let directory = tempfile::tempdir()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], port()?));
+    let child = Command::new(program)
+        .arg(format!("-storageDataPath={}", directory.path().join("data").display()))
+        .args([&format!("-httpListenAddr={address}"), "-retentionPeriod=100y"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let process = Process(child);
+    up(address).await?;
+    let bodies: Vec<Vec<u8>> = (0..ROWS / 1_000)
+        .map(|batch| {
+            let line = |row: usize| {
+                let row = batch * 1_000 + row;
+                let at = 1_769_904_000_000u64 + (row / SERIES) as u64 * 60_000;
+                format!(
+                    "level{{series=\"{}\"}} {:.1} {at}\n",
+                    row % SERIES,
+                    (row % SERIES % 700) as f64 / 10.0
+                )
+            };
+            request(
+                "POST",
+                "/api/v1/import/prometheus",
+                "",
+                (0..1_000).map(line).collect::<String>().as_bytes(),
+            )
+        })
+        .collect();
+    let mut connection = Connection::open(address, None).await?;
+    let (before, since) = (process.cpu_s(), Instant::now());
+    for body in &bodies {
+        connection.done(body).await?;
+    }
+    let (wall, cpu) = (since.elapsed().as_secs_f64(), process.cpu_s() - before);
+    let name = "VictoriaMetrics, 1,000 a request, acknowledged before it is durable";
+    figures.rate(name, "samples/s", ROWS as f64, wall, cpu);
+    Ok(())
+}
+
+async fn mosquitto(figures: &mut Figures) -> anyhow::Result<()> {
+    let program =
+        find("mosquitto", &["/usr/sbin"]).ok_or_else(|| anyhow::anyhow!("not installed"))?;
+    let directory = tempfile::tempdir()?;
+    let port = port()?;
+    let config = directory.path().join("mosquitto.conf");
+    std::fs::write(
+        &config,
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n"),
+    )?;
+    let child = Command::new(program)
+        .arg("-c")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let process = Process(child);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    up(address).await?;
+    let (messages, wall, cpu, _) =
+        mqtt::many(&(address, None), "", "", "in/test", &process).await?;
+    figures.rate("Mosquitto, QoS 1, in memory, no TLS", "messages/s", messages, wall, cpu);
+    Ok(())
+}
