@@ -9,6 +9,7 @@ use model::{Action, Dataset, Lens, Principal, Sensitivity, Session, Sight};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Everything decisions rest on, at one version.
 #[derive(Clone)]
@@ -16,7 +17,7 @@ pub struct Snapshot {
     /// Counted up by every change of policies, datasets or principals.
     pub version: u64,
     /// By id, with the dataset's surrogate.
-    pub datasets: BTreeMap<String, (u32, Arc<Dataset>)>,
+    pub datasets: Arc<Datasets>,
     pub policies: Arc<Policies>,
 }
 
@@ -35,6 +36,42 @@ pub struct Verdict {
     /// The policies that decided; empty when none permits.
     pub reasons: Vec<Reason>,
     pub version: u64,
+    /// Everything is shown as it is: [`Lens::is_clear`], worked out once.
+    pub clear: bool,
+    /// Told apart from every other verdict of this process, so that what was seen through its lens
+    /// can be kept under it.
+    pub id: u64,
+}
+
+/// Datasets by id, with their surrogates; and by surrogate.
+#[derive(Clone, Debug, Default)]
+pub struct Datasets {
+    by_id: BTreeMap<String, (u32, Arc<Dataset>)>,
+    by_number: HashMap<u32, Arc<Dataset>>,
+}
+
+impl Datasets {
+    /// From the map by id.
+    pub fn new(by_id: BTreeMap<String, (u32, Arc<Dataset>)>) -> Datasets {
+        let by_number = by_id.values().cloned().collect();
+        Datasets { by_id, by_number }
+    }
+}
+
+impl std::ops::Deref for Datasets {
+    type Target = BTreeMap<String, (u32, Arc<Dataset>)>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_id
+    }
+}
+
+impl Verdict {
+    fn new(allowed: bool, lens: Lens, reasons: Vec<Reason>, version: u64) -> Verdict {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (clear, id) = (lens.is_clear(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Verdict { allowed, lens, reasons, version, clear, id }
+    }
 }
 
 impl Snapshot {
@@ -45,7 +82,7 @@ impl Snapshot {
 
     /// The dataset with this surrogate.
     pub fn by_number(&self, number: u32) -> Option<&Arc<Dataset>> {
-        self.datasets.values().find(|(found, _)| *found == number).map(|(_, dataset)| dataset)
+        self.datasets.by_number.get(&number)
     }
 
     /// The dataset that claims an entity, or else the catch-all.
@@ -109,7 +146,7 @@ impl Snapshot {
                 lens.sights[sensitivity as usize] = Sight::Clear;
             }
         }
-        Verdict { allowed: !lens.is_blind(), lens, reasons, version: self.version }
+        Verdict::new(!lens.is_blind(), lens, reasons, self.version)
     }
 
     /// Decides any other action on the dataset, at the height of its most sensitive attribute.
@@ -117,7 +154,7 @@ impl Snapshot {
         let (allowed, reasons) = self.ask(session, action, dataset, dataset.ceiling());
         let lens =
             Lens { dataset: dataset.clone(), sights: [Sight::Hidden; 5], aggregate_only: false };
-        Verdict { allowed, lens, reasons, version: self.version }
+        Verdict::new(allowed, lens, reasons, self.version)
     }
 
     /// Decides an action on the hub itself.
@@ -311,7 +348,7 @@ mod tests {
     fn sights(session: &Session) -> [Sight; 3] {
         let snapshot = Snapshot {
             version: 1,
-            datasets: BTreeMap::new(),
+            datasets: Arc::default(),
             policies: Arc::new(Policies::parse(crate::DEFAULT_POLICIES).unwrap()),
         };
         let lens = snapshot.lens(session, &register()).lens;

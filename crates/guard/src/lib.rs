@@ -7,7 +7,7 @@ mod policy;
 mod throttle;
 mod token;
 
-pub use decide::{Reason, Snapshot, Verdict, hub_dataset};
+pub use decide::{Datasets, Reason, Snapshot, Verdict, hub_dataset};
 pub use password::{
     MIN_PASSWORD_CHARS, PasswordError, check_new_password, hash_password, verify_password,
 };

@@ -226,12 +226,11 @@ impl Hub {
         let committed = self
             .submit(|reply| {
                 Job::Write(WriteJob {
-                    writer: session.principal.number,
                     planned: effects.changes,
                     documents: effects.documents,
                     records: vec![made],
                     governs: effects.governs,
-                    reply,
+                    ..WriteJob::new(session.principal.number, reply)
                 })
             })
             .await??;

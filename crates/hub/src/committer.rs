@@ -10,13 +10,19 @@ use self::chores::Chores;
 use self::entries::Entries;
 use self::failed::{Failed, for_ring};
 use crate::apply::apply;
+use crate::readings::{WriterStep, as_entity, still_fits};
 use crate::watch::ChangeEvent;
 use crate::{Counter, Hub};
 use journal::Hash;
-use model::{Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time};
-use std::collections::{BTreeMap, HashMap};
+use model::{
+    Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use store::{Batch, Document, EntityWrite, Row, RowValue, Sealed, Series, StoreError, Under};
+use store::{
+    Batch, Document, EntityWrite, Held, Row, RowValue, Rows, Sealed, Series, Step, StoreError,
+    Under,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// A change that was decided and checked, with the dataset it goes to.
@@ -55,7 +61,29 @@ pub struct WriteJob {
     pub records: Vec<Record>,
     /// Whether documents changed what decisions rest on.
     pub governs: bool,
+    /// Numbers that only move states, of so many readings; the changes above come first.
+    pub steps: Vec<WriterStep>,
+    pub readings: usize,
+    /// Of the steps: an older one changes only the history.
+    pub late: bool,
     pub reply: Done<Committed>,
+}
+
+impl WriteJob {
+    /// A write of nothing yet.
+    pub fn new(writer: u64, reply: Done<Committed>) -> WriteJob {
+        WriteJob {
+            writer,
+            planned: Vec::new(),
+            documents: Vec::new(),
+            records: Vec::new(),
+            governs: false,
+            steps: Vec::new(),
+            readings: 0,
+            late: false,
+            reply,
+        }
+    }
 }
 
 /// Stands for the hub's own upkeep where a write's number does.
@@ -148,6 +176,11 @@ struct Group<'a> {
     rows: BTreeMap<(usize, u32), Vec<Row>>,
     forgotten: Vec<(u32, u32)>,
     jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
+    /// Steps taken so far, and, once another change asks for them, where those of each entity are.
+    steps: Vec<Step>,
+    steps_of: Option<HashMap<u64, Vec<usize>>>,
+    /// Datasets touched whose subjects have keys of their own.
+    about_people: HashSet<u32>,
     /// What life-safety writes brought, should the commit fail: by job.
     ring: HashMap<usize, Vec<Entity>>,
     records: Vec<Record>,
@@ -170,6 +203,9 @@ impl<'a> Group<'a> {
             ids: HashMap::new(),
             next_entity: hub.store.next_entity(),
             rows: BTreeMap::new(),
+            steps: Vec::new(),
+            steps_of: None,
+            about_people: HashSet::new(),
             forgotten: Vec::new(),
             jobs: Vec::new(),
             ring: HashMap::new(),
@@ -188,12 +224,13 @@ impl<'a> Group<'a> {
         match job {
             Job::Write(mut job) => {
                 let at = self.jobs.len();
-                self.changes += job.planned.len().max(1);
+                self.changes += (job.planned.len() + job.steps.len()).max(1);
                 let planned = std::mem::take(&mut job.planned);
                 if let Some(entities) = for_ring(&job, &planned) {
                     self.ring.insert(at, entities);
                 }
-                let results = planned.into_iter().map(|p| self.change(at, p)).collect();
+                let mut results: Vec<_> = planned.into_iter().map(|p| self.change(at, p)).collect();
+                results.extend(self.steps(at, &job));
                 self.jobs.push((job, results));
             }
             Job::Records { records, reply } => {
@@ -224,39 +261,39 @@ impl<'a> Group<'a> {
     }
 
     /// The entity as it is in this group.
-    fn work(&mut self, id: &str, job: usize, planned: &Planned) -> Option<u64> {
-        if let Some(number) = self.ids.get(id) {
-            return Some(*number);
+    fn work(&mut self, job: usize, planned: &Planned) -> Option<u64> {
+        let id = planned.change.id();
+        let number = self.hub.store.number_of(id).or_else(|| self.ids.get(id).copied())?;
+        if self.works.contains_key(&number) {
+            return Some(number);
         }
-        let held = self.hub.store.entity(id)?;
+        let held = self.hub.store.entity_by_number(number)?;
         // An entity stays in the dataset it was created in.
-        let snapshot = self.hub.state.snapshot();
         let model = if held.dataset == planned.number {
             planned.dataset.clone()
         } else {
-            snapshot.by_number(held.dataset)?.clone()
+            self.hub.state.snapshot().by_number(held.dataset)?.clone()
         };
+        let entity = self.with_steps(&held);
         let work = Work {
-            number: held.number,
+            number,
             dataset: held.dataset,
             model,
             before: held.deleted.is_none().then(|| held.entity.clone()),
-            entity: held.entity,
-            series: held.series,
+            entity,
+            series: held.series.clone(),
             deleted: held.deleted,
             durable: false,
             changed: false,
             job,
             touched: Vec::new(),
         };
-        self.works.insert(held.number, work);
-        self.ids.insert(id.to_owned(), held.number);
-        Some(held.number)
+        self.works.insert(number, work);
+        Some(number)
     }
 
     fn change(&mut self, job: usize, planned: Planned) -> Result<Outcome, Refusal> {
-        let id = planned.change.id().to_owned();
-        let known = self.work(&id, job, &planned);
+        let known = self.work(job, &planned);
         let work = known.and_then(|number| self.works.get(&number));
         let living = work.filter(|work| work.deleted.is_none()).map(|work| work.entity.clone());
         if let (Change::Forget { name, .. }, Some(number)) = (&planned.change, known) {
@@ -269,16 +306,26 @@ impl<'a> Group<'a> {
             && brought.types != current.types
             && !self.hub.stays(&planned, brought)
         {
+            let id = brought.id.clone();
             return Err(Refusal::LeavesDataset(id, planned.dataset.id.clone()));
         }
+        if living.is_none()
+            && planned.change.entity().is_some_and(|brought| brought.types.is_empty())
+        {
+            // It was there when this was decided, and was deleted before it was done.
+            return Err(Refusal::NotFound(planned.change.id().to_owned()));
+        }
+        let new_id = known.is_none().then(|| planned.change.id().to_owned());
         let applied = apply(planned.change, living.as_deref(), self.now, planned.late)?;
-        let number = match known {
-            Some(number) => number,
-            None => self.new_entity(&id, job, &planned.number, &planned.dataset),
+        let number = match (known, new_id) {
+            (Some(number), _) => number,
+            (None, id) => {
+                self.new_entity(&id.unwrap_or_default(), job, &planned.number, &planned.dataset)
+            }
         };
         let now = self.now;
         let Some(work) = self.works.get_mut(&number) else {
-            return Err(Refusal::NotFound(id));
+            return Err(Refusal::NotFound(String::new()));
         };
         work.job = job;
         work.changed = true;
@@ -294,8 +341,91 @@ impl<'a> Group<'a> {
                 work.entity = Arc::new(state);
             }
         }
-        self.remember(number, job, &applied.set);
+        self.remember(number, job, applied.set);
         Ok(applied.outcome)
+    }
+
+    /// Takes steps into the group; one that is more than a step by now is done as a change.
+    fn steps(&mut self, job: usize, write: &WriteJob) -> Vec<Result<Outcome, Refusal>> {
+        let done = || Ok(Outcome::Updated { done: Vec::new(), left: Vec::new() });
+        let mut results: Vec<_> = (0..write.readings).map(|_| done()).collect();
+        let mut others = Vec::new();
+        let now = self.hub.store.now();
+        for one in &write.steps {
+            let step = one.step;
+            let fits = |held: &&Arc<Held>| {
+                !self.works.contains_key(&step.entity) && still_fits(held, &step, write.late)
+            };
+            let Some(held) = now.by_number(step.entity).filter(fits) else {
+                others.push(*one);
+                continue;
+            };
+            let row = Row {
+                entity: step.entity,
+                series: step.series,
+                at: step.at.unwrap_or(self.now),
+                value: RowValue::Number(step.value),
+            };
+            self.rows.entry((job, held.dataset)).or_default().push(row);
+            if let Some(steps_of) = &mut self.steps_of {
+                steps_of.entry(step.entity).or_default().push(self.steps.len());
+            }
+            self.steps.push(step);
+        }
+        drop(now);
+        for one in others {
+            if let Err(refusal) = self.step_as_change(job, write, &one)
+                && let Some(result) = results.get_mut(one.reading as usize)
+            {
+                *result = Err(refusal);
+            }
+        }
+        results
+    }
+
+    fn step_as_change(
+        &mut self,
+        job: usize,
+        write: &WriteJob,
+        WriterStep { step, typed, .. }: &WriterStep,
+    ) -> Result<Outcome, Refusal> {
+        let gone = || Refusal::NotFound(format!("number {}", step.entity));
+        let held = self.hub.store.entity_by_number(step.entity).ok_or_else(gone)?;
+        let dataset = self.hub.state.snapshot().by_number(held.dataset).cloned();
+        let mut entity = as_entity(&held, step).ok_or_else(gone)?;
+        if *typed {
+            entity.types.clone_from(&held.entity.types);
+        }
+        let planned = Planned {
+            change: Change::Upsert(entity),
+            number: held.dataset,
+            dataset: dataset.ok_or_else(gone)?,
+            late: write.late,
+        };
+        self.change(job, planned)
+    }
+
+    /// The state of an entity with the steps that this group took for it.
+    fn with_steps(&mut self, held: &Held) -> Arc<Entity> {
+        if self.steps.is_empty() {
+            return held.entity.clone();
+        }
+        let steps = &self.steps;
+        let steps_of = self.steps_of.get_or_insert_with(|| {
+            let mut steps_of: HashMap<u64, Vec<usize>> = HashMap::new();
+            for (at, step) in steps.iter().enumerate() {
+                steps_of.entry(step.entity).or_default().push(at);
+            }
+            steps_of
+        });
+        let mut entity = held.entity.clone();
+        for step in steps_of.get(&held.number).into_iter().flatten().map(|at| &steps[*at]) {
+            if let Some(series) = held.series.iter().find(|series| series.number == step.series) {
+                let at = step.at.unwrap_or(self.now);
+                series.step(Arc::make_mut(&mut entity), at, step.value, self.now);
+            }
+        }
+        entity
     }
 
     fn new_entity(&mut self, id: &str, job: usize, dataset: &u32, model: &Arc<Dataset>) -> u64 {
@@ -328,29 +458,28 @@ impl<'a> Group<'a> {
     }
 
     /// Makes rows of the instances that were set.
-    fn remember(&mut self, number: u64, job: usize, set: &[(Name, Instance)]) {
+    fn remember(&mut self, number: u64, job: usize, set: Vec<(Name, Instance)>) {
         let Some(work) = self.works.get_mut(&number) else { return };
+        if work.model.about_people {
+            self.about_people.insert(work.dataset);
+        }
         for (name, instance) in set {
             let keeps = work.model.attribute(name.as_str()).is_none_or(|model| model.history);
-            let instance_id = &instance.instance_id;
             if !keeps {
                 // Without rows, only a document tells the state.
                 work.durable = true;
                 continue;
             }
-            let (rich, value) = match &instance.content {
-                Content::Property(value) if instance.parts.is_empty() => {
-                    match value.as_exact_number() {
-                        Some(number) => (false, RowValue::Number(number)),
-                        None => (true, RowValue::Rich(Box::new(instance.clone()))),
-                    }
-                }
-                _ => (true, RowValue::Rich(Box::new(instance.clone()))),
+            let number_of = |value: &Value| value.as_exact_number().map(RowValue::Number);
+            let plain = match &instance.content {
+                Content::Property(value) if instance.parts.is_empty() => number_of(value),
+                _ => None,
             };
+            let rich = plain.is_none();
             let observed = instance.observed_at.is_some();
             let known = work.series.iter().find(|series| {
-                series.name == *name
-                    && series.instance_id == *instance_id
+                series.name == name
+                    && series.instance_id == instance.instance_id
                     && series.unit == instance.unit
                     && series.observed == observed
                     && series.rich == rich
@@ -361,7 +490,7 @@ impl<'a> Group<'a> {
                     let fresh = Series {
                         number: self.hub.store.next_series(),
                         name: name.clone(),
-                        instance_id: instance_id.clone(),
+                        instance_id: instance.instance_id.clone(),
                         unit: instance.unit.clone(),
                         observed,
                         rich,
@@ -376,6 +505,7 @@ impl<'a> Group<'a> {
                 work.durable = true;
             }
             let at = instance.observed_at.unwrap_or(self.now);
+            let value = plain.unwrap_or_else(|| RowValue::Rich(Box::new(instance)));
             let row = Row { entity: number, series, at, value };
             self.rows.entry((job, work.dataset)).or_default().push(row);
         }
@@ -444,11 +574,12 @@ impl<'a> Group<'a> {
     fn commit_changes(mut self) {
         let first_record = self.hub.store.log_size();
         let entries = self.entries();
-        let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.is_empty());
+        let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.rows.is_empty());
         let grouped = !entries.leaves.is_empty() || rewritten;
         let mut batch = Batch { time: self.now, ..Batch::default() };
+        batch.rows = self.take_rows();
         if grouped {
-            let made = self.group_record(&entries);
+            let made = self.group_record(&entries, &batch.rows);
             push_record(&mut batch, &made);
         }
         let own_records_at = first_record + u64::from(grouped);
@@ -463,13 +594,14 @@ impl<'a> Group<'a> {
         batch.documents.extend(matched.documents);
         self.records.extend(matched.records);
         self.records.iter().for_each(|record| push_record(&mut batch, record));
-        self.take_rows(&mut batch);
+        batch.steps = std::mem::take(&mut self.steps);
         batch.forgotten = std::mem::take(&mut self.forgotten);
         batch.sealed = std::mem::take(&mut self.sealed);
         batch.retained = std::mem::take(&mut self.retained);
         let (series, events) = self.take_states(&mut batch, &entries);
+        let stepped = self.hub.watches.are_there().then(|| batch.steps.clone());
         let counters = &self.hub.counters;
-        let observations: usize = batch.rows.iter().map(|(_, _, rows)| rows.len()).sum();
+        let observations: usize = batch.rows.iter().map(|rows| rows.rows.len()).sum();
         let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
         let records = batch.records.len() as u64;
         if let Err(error) = self.hub.store.commit(batch, series) {
@@ -485,6 +617,7 @@ impl<'a> Group<'a> {
             tracing::error!(%error, "governing documents cannot be read again");
         }
         self.hub.watches.tell(events);
+        self.hub.watches.tell(self.hub.events_of(&stepped.unwrap_or_default()));
         self.hub.enqueue(matched.queued);
         self.answer(&entries, first_record, own_records_at, &starts);
     }
@@ -499,17 +632,17 @@ impl<'a> Group<'a> {
         self.hub.match_subscriptions(changed, self.now)
     }
 
-    /// Rows go into the batch by dataset, in the order of their writers.
-    fn take_rows(&mut self, batch: &mut Batch) {
-        let per_subject: HashMap<u32, bool> =
-            self.works.values().map(|w| (w.dataset, w.model.about_people)).collect();
+    /// Rows by dataset, in the order of their writers, encoded.
+    fn take_rows(&mut self) -> Vec<Rows> {
         let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-        for ((_, dataset), rows) in std::mem::take(&mut self.rows) {
-            by_dataset.entry(dataset).or_default().extend(rows);
+        for ((_, dataset), mut rows) in std::mem::take(&mut self.rows) {
+            by_dataset.entry(dataset).or_default().append(&mut rows);
         }
-        let of = |dataset: &u32| per_subject.get(dataset).copied().unwrap_or(false);
-        batch.rows =
-            by_dataset.into_iter().map(|(dataset, rows)| (dataset, of(&dataset), rows)).collect();
+        let store = &self.hub.store;
+        let encode = |(dataset, rows)| {
+            store.encode_rows(dataset, self.about_people.contains(&dataset), rows, self.now)
+        };
+        by_dataset.into_iter().map(encode).collect()
     }
 
     /// States go into the batch; gives their series, and what is told afterwards.

@@ -1,6 +1,7 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
-use crate::read::{Lenses, level_of};
+use crate::read::Lenses;
+use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
 use model::{
     Action, Content, Entity, Instance, Lens, Name, Sensitivity, Session, Sight, Time, Value, Verb,
@@ -64,7 +65,7 @@ impl Hub {
         }
         let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE).min(self.options.limits.page);
         let mut lenses = Lenses::new(self, session);
-        let mut page: Vec<Held> = Vec::new();
+        let mut page: Vec<Arc<Held>> = Vec::new();
         let (mut matched, mut more, mut refused) = (0usize, false, None);
         let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
         self.candidates(&query.filter, &mut |held| {
@@ -111,7 +112,7 @@ impl Hub {
         for held in &page {
             let Some(verdict) = lenses.of(held.dataset) else { continue };
             let attributes = self.histories_of(held, &verdict.lens, query, &mut points)?;
-            found.push((held.number, held.dataset, Arc::new(verdict.lens.apply(&held.entity))));
+            found.push((held.number, held.dataset, Seen::kept(held, &verdict)));
             let frame = Entity { attributes: Vec::new(), ..held.entity.as_ref().clone() };
             answer.entities.push((frame, attributes));
             if points > self.options.limits.points {

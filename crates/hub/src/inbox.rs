@@ -149,6 +149,7 @@ impl Hub {
         let own = self.own_session();
         let made = record(&own, Verb::Upkeep, &dataset.id, now, Value::Map(detail));
         let (reply, _) = tokio::sync::oneshot::channel();
-        Some(WriteJob { writer, planned, documents, records: vec![made], governs: false, reply })
+        let job = WriteJob::new(writer, reply);
+        Some(WriteJob { planned, documents, records: vec![made], ..job })
     }
 }

@@ -3,9 +3,9 @@
 //! The lens comes before everything: filter, order, count and page see only what it shows.
 
 use crate::recorder::map;
-use crate::{Hub, HubError, limits};
+use crate::{Hub, HubError, Seen, limits};
 use guard::Verdict;
-use model::{Action, Entity, Lens, Name, Sensitivity, Session, Sight, Value, Verb};
+use model::{Action, Entity, Name, Sensitivity, Session, Value, Verb};
 use ngsild::{Filter, OrderKey};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub struct Query {
 /// What a session sees.
 #[derive(Debug, Default)]
 pub struct Answer {
-    pub entities: Vec<Arc<Entity>>,
+    pub entities: Vec<Arc<Seen>>,
     /// All that match, when asked for.
     pub count: Option<usize>,
     /// There are more after this page.
@@ -61,24 +61,13 @@ impl<'a> Lenses<'a> {
     }
 
     /// The entity as the session sees it; none when it does not exist for the session.
-    pub fn see(&mut self, held: &Held) -> Option<Arc<Entity>> {
+    pub fn see(&mut self, held: &Held) -> Option<Arc<Seen>> {
         let verdict = self.of(held.dataset)?;
-        if held.deleted.is_some() || verdict.lens.aggregate_only {
-            return None;
-        }
-        if verdict.lens.is_clear() {
-            return Some(held.entity.clone());
-        }
-        Some(Arc::new(verdict.lens.apply(&held.entity)))
+        let shown = held.deleted.is_none() && !verdict.lens.aggregate_only;
+        shown
+            .then(|| held.derived.get(verdict.id))?
+            .or_else(|| Some(Arc::new(Seen::new(held, &verdict))))
     }
-}
-
-/// The highest sensitivity shown of an entity.
-pub(crate) fn level_of(lens: &Lens, seen: &Entity) -> Sensitivity {
-    let shown = seen.attributes.iter().filter(|a| lens.sight(&a.name).0 != Sight::Hidden);
-    let level = shown.map(|a| lens.dataset.treatment(&a.name).0).max().unwrap_or(Sensitivity::Open);
-    // That somebody is on a list about people is personal in itself.
-    if lens.dataset.about_people { level.max(Sensitivity::Personal) } else { level }
 }
 
 impl Hub {
@@ -107,10 +96,8 @@ impl Hub {
                 self.forbidden(session, Action::Read, &dataset)
             });
         }
-        let clear = verdict.lens.is_clear();
-        let seen =
-            if clear { held.entity.clone() } else { Arc::new(verdict.lens.apply(&held.entity)) };
-        let level = level_of(&verdict.lens, &seen);
+        let seen = Seen::kept(&held, &verdict);
+        let level = seen.level;
         let subjects =
             self.subjects_of(level, &[(held.number, held.dataset, seen.clone())], &dataset);
         let detail = if level >= Sensitivity::Confidential {
@@ -125,13 +112,13 @@ impl Hub {
     fn subjects_of(
         &self,
         level: Sensitivity,
-        seen: &[(u64, u32, Arc<Entity>)],
+        seen: &[(u64, u32, Arc<Seen>)],
         dataset: &model::Dataset,
     ) -> Vec<String> {
         if level < Sensitivity::Personal {
             return Vec::new();
         }
-        let reference = |(number, of, entity): &(u64, u32, Arc<Entity>)| {
+        let reference = |(number, of, entity): &(u64, u32, Arc<Seen>)| {
             self.subject(*of, dataset, &entity.id, Some(*number))
         };
         seen.iter().map(reference).collect()
@@ -153,7 +140,7 @@ impl Hub {
         self.check_types_open(session, &query.filter).await?;
         let mut lenses = Lenses::new(self, session);
         let mut refused: Option<u32> = None;
-        let mut found: Vec<(u64, u32, Arc<Entity>)> = Vec::new();
+        let mut found: Vec<(u64, u32, Arc<Seen>)> = Vec::new();
         let (mut matched, mut more) = (0usize, false);
         // How much each dataset told, also where only the count is shown.
         let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
@@ -169,11 +156,12 @@ impl Hub {
                 return true;
             }
             matched += 1;
-            if let Some(verdict) = lenses.of(held.dataset) {
-                let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
-                *level = (level.0.max(level_of(&verdict.lens, &seen)), level.1 + 1);
-            }
+            let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
+            *level = (level.0.max(seen.level), level.1 + 1);
             if ordered || (matched > query.offset && found.len() < limit) {
+                if let (false, Some(verdict)) = (ordered, lenses.of(held.dataset)) {
+                    held.derived.keep(verdict.id, seen.clone());
+                }
                 found.push((held.number, held.dataset, seen));
             } else if matched > query.offset {
                 more = true;
@@ -198,9 +186,9 @@ impl Hub {
     }
 
     /// Calls `each` with entities that may match, in a stable order, as long as it says so.
-    pub(crate) fn candidates(&self, filter: &Filter, each: &mut dyn FnMut(&Held) -> bool) {
+    pub(crate) fn candidates(&self, filter: &Filter, each: &mut dyn FnMut(&Arc<Held>) -> bool) {
         if !filter.ids.is_empty() {
-            let mut held: Vec<Held> =
+            let mut held: Vec<Arc<Held>> =
                 filter.ids.iter().filter_map(|id| self.store.entity(id)).collect();
             held.sort_by_key(|held| held.number);
             held.dedup_by_key(|held| held.number);
@@ -274,7 +262,7 @@ impl Hub {
         session: &Session,
         lenses: &mut Lenses<'_>,
         levels: &HashMap<u32, (Sensitivity, i64)>,
-        shown: &[(u64, u32, Arc<Entity>)],
+        shown: &[(u64, u32, Arc<Seen>)],
     ) -> Result<Option<u64>, HubError> {
         let mut record = None;
         for (number, (level, count)) in levels {

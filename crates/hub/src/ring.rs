@@ -192,14 +192,9 @@ impl Hub {
         let made = crate::recorder::record(&own, model::Verb::Upkeep, "", self.now(), detail);
         records.push(made);
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let job = crate::committer::Job::Write(crate::committer::WriteJob {
-            writer: 1,
-            planned,
-            documents: Vec::new(),
-            records,
-            governs: false,
-            reply,
-        });
+        let job = crate::committer::WriteJob::new(1, reply);
+        let job =
+            crate::committer::Job::Write(crate::committer::WriteJob { planned, records, ..job });
         if self.jobs.try_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
             return;
         }

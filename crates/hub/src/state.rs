@@ -99,6 +99,8 @@ pub struct State {
     pub snapshot: RwLock<Arc<Snapshot>>,
     principals: RwLock<HashMap<u64, Arc<Principal>>>,
     credentials: RwLock<HashMap<String, Arc<CredentialDoc>>>,
+    /// Digests of the credentials above, by principal.
+    by_principal: RwLock<HashMap<u64, Vec<String>>>,
     /// Sign-ins: in memory only, they end with the process.
     signed_in: RwLock<HashMap<String, Arc<CredentialDoc>>>,
     decisions: RwLock<HashMap<DecisionKey, Arc<Verdict>>>,
@@ -116,13 +118,14 @@ impl State {
         };
         let snapshot = Snapshot {
             version: store.next_commit(),
-            datasets: BTreeMap::new(),
+            datasets: Arc::default(),
             policies: Arc::new(Policies::parse(&policies)?),
         };
         let state = State {
             snapshot: RwLock::new(Arc::new(snapshot)),
             principals: RwLock::default(),
             credentials: RwLock::default(),
+            by_principal: RwLock::default(),
             signed_in: RwLock::default(),
             decisions: RwLock::default(),
             throttle: Mutex::default(),
@@ -156,8 +159,11 @@ impl State {
             principals.insert(principal.number, Arc::new(principal));
         }
         let mut credentials = HashMap::new();
+        let mut by_principal: HashMap<u64, Vec<String>> = HashMap::new();
         for (digest, body) in store.documents(kinds::CREDENTIAL) {
-            credentials.insert(digest, Arc::new(from_json(&body)?));
+            let credential: CredentialDoc = from_json(&body)?;
+            by_principal.entry(credential.principal).or_default().push(digest.clone());
+            credentials.insert(digest, Arc::new(credential));
         }
         let mut purposes = BTreeMap::new();
         for (id, body) in store.documents(kinds::PURPOSE) {
@@ -165,9 +171,14 @@ impl State {
         }
         *self.principals.write() = principals;
         *self.credentials.write() = credentials;
+        *self.by_principal.write() = by_principal;
         *self.purposes.write() = purposes;
         let version = store.next_commit();
-        *self.snapshot.write() = Arc::new(Snapshot { version, datasets, policies });
+        *self.snapshot.write() = Arc::new(Snapshot {
+            version,
+            datasets: Arc::new(guard::Datasets::new(datasets)),
+            policies,
+        });
         self.decisions.write().clear();
         Ok(())
     }
@@ -209,13 +220,20 @@ impl State {
     }
 
     pub fn credentials_of(&self, principal: u64) -> Vec<(String, Arc<CredentialDoc>)> {
-        let mut found = Vec::new();
-        for credentials in [&self.credentials, &self.signed_in] {
-            let credentials = credentials.read();
-            let of = credentials.iter().filter(|(_, credential)| credential.principal == principal);
-            found.extend(of.map(|(digest, credential)| (digest.clone(), credential.clone())));
-        }
+        let digests = self.by_principal.read().get(&principal).cloned().unwrap_or_default();
+        let kept = self.credentials.read();
+        let of = |digest: String| kept.get(&digest).cloned().map(|credential| (digest, credential));
+        let mut found: Vec<_> = digests.into_iter().filter_map(of).collect();
+        let signed_in = self.signed_in.read();
+        let own = signed_in.iter().filter(|(_, credential)| credential.principal == principal);
+        found.extend(own.map(|(digest, credential)| (digest.clone(), credential.clone())));
         found
+    }
+
+    /// Whether a principal has a credential.
+    pub fn has_credential(&self, principal: u64) -> bool {
+        self.by_principal.read().contains_key(&principal)
+            || self.signed_in.read().values().any(|c| c.principal == principal)
     }
 
     /// Adds a sign-in, and forgets those that ended before `now`.

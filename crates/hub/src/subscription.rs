@@ -67,9 +67,65 @@ struct Waiting {
     body: String,
 }
 
+/// All subscriptions, and which of them an entity can concern: by the ids and types they name.
+#[derive(Default)]
+struct All {
+    by_id: BTreeMap<String, Arc<Compiled>>,
+    of_entity: HashMap<String, Vec<Arc<Compiled>>>,
+    of_type: HashMap<Name, Vec<Arc<Compiled>>>,
+    of_any: Vec<Arc<Compiled>>,
+}
+
+impl All {
+    /// The lists a subscription stands in.
+    fn lists(&mut self, compiled: &Compiled, mut each: impl FnMut(&mut Vec<Arc<Compiled>>)) {
+        for filter in &compiled.filters {
+            match &filter.types {
+                _ if !filter.ids.is_empty() => {
+                    for id in &filter.ids {
+                        each(self.of_entity.entry(id.clone()).or_default());
+                    }
+                }
+                Some(types) => {
+                    for name in types.0.iter().filter_map(|group| group.first()) {
+                        each(self.of_type.entry(name.clone()).or_default());
+                    }
+                }
+                None => each(&mut self.of_any),
+            }
+        }
+    }
+
+    fn insert(&mut self, id: String, compiled: Arc<Compiled>) {
+        self.remove(&id);
+        self.lists(&compiled, |list| list.push(compiled.clone()));
+        self.by_id.insert(id, compiled);
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Some(old) = self.by_id.remove(id) {
+            self.lists(&old, |list| list.retain(|one| !Arc::ptr_eq(one, &old)));
+            self.of_entity.retain(|_, list| !list.is_empty());
+        }
+    }
+
+    /// The subscriptions that may match an entity, each once.
+    fn concerned(&self, entity: &Entity) -> Vec<Arc<Compiled>> {
+        let named = self.of_entity.get(&entity.id).into_iter();
+        let typed = entity.types.iter().filter_map(|name| self.of_type.get(name));
+        let lists = named.chain(typed).chain(std::iter::once(&self.of_any));
+        let mut found: Vec<Arc<Compiled>> = lists.flatten().cloned().collect();
+        if found.len() > 1 {
+            found.sort_by(|a, b| a.kept.id.cmp(&b.kept.id));
+            found.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        }
+        found
+    }
+}
+
 #[derive(Default)]
 pub struct Subscriptions {
-    all: RwLock<BTreeMap<String, Arc<Compiled>>>,
+    all: RwLock<All>,
     /// Names of waiting notifications by subscription, in order.
     waiting: Mutex<HashMap<String, std::collections::VecDeque<(String, u32)>>>,
     wake: tokio::sync::Notify,
@@ -89,6 +145,16 @@ pub struct Matched {
 }
 
 impl Subscriptions {
+    /// Whether there are any at all.
+    pub fn are_there(&self) -> bool {
+        !self.all.read().by_id.is_empty()
+    }
+
+    /// Whether any may match an entity.
+    pub fn concern(&self, entity: &Entity) -> bool {
+        !self.all.read().concerned(entity).is_empty()
+    }
+
     pub fn load(store: &Store) -> Result<Subscriptions, HubError> {
         let subscriptions = Subscriptions::default();
         for (id, body) in store.documents(kinds::SUBSCRIPTION) {
@@ -255,7 +321,7 @@ impl Hub {
         if session.principal.kind == model::Kind::Device {
             return Err(HubError::NotOffered("subscribing as a device".into()));
         }
-        if self.subscriptions.all.read().len() >= self.options.limits.subscriptions {
+        if self.subscriptions.all.read().by_id.len() >= self.options.limits.subscriptions {
             return Err(HubError::Limit {
                 name: "subscriptions",
                 limit: self.options.limits.subscriptions as u64,
@@ -269,7 +335,7 @@ impl Hub {
             }
         };
         ngsild::check_uri(&id, "/id")?;
-        if self.subscriptions.all.read().contains_key(&id) {
+        if self.subscriptions.all.read().by_id.contains_key(&id) {
             return Err(HubError::Conflict(format!(
                 "a subscription with the id `{id}` exists already"
             )));
@@ -322,11 +388,12 @@ impl Hub {
     /// context that is not known any more leaves its subscriptions on the core context.
     pub(crate) fn recompile_subscriptions(&self) {
         let mut all = self.subscriptions.all.write();
-        for compiled in all.values_mut() {
+        let loaded: Vec<Arc<Compiled>> = all.by_id.values().cloned().collect();
+        for compiled in loaded {
             let again = self.context(&compiled.kept.context);
             let again = again.and_then(|context| compile(compiled.kept.clone(), context));
             match again {
-                Ok(again) => *compiled = Arc::new(again),
+                Ok(again) => all.insert(compiled.kept.id.clone(), Arc::new(again)),
                 Err(error) => {
                     tracing::warn!(%error, subscription = compiled.kept.id, "kept as it was")
                 }
@@ -336,7 +403,7 @@ impl Hub {
 
     /// A subscription of the session's own.
     fn own_subscription(&self, session: &Session, id: &str) -> Result<Arc<Compiled>, HubError> {
-        let found = self.subscriptions.all.read().get(id).cloned();
+        let found = self.subscriptions.all.read().by_id.get(id).cloned();
         let own = found.filter(|s| s.kept.owner == session.principal.number);
         own.ok_or_else(|| {
             HubError::NotFound(format!("there is no subscription with the id `{id}`"))
@@ -393,7 +460,7 @@ impl Hub {
     /// The session's own subscriptions as the standard shows them, with how delivery went.
     pub fn subscriptions(&self, session: &Session) -> Vec<Value> {
         let all = self.subscriptions.all.read();
-        let own = all.values().filter(|s| s.kept.owner == session.principal.number);
+        let own = all.by_id.values().filter(|s| s.kept.owner == session.principal.number);
         own.map(|subscription| self.show_subscription(subscription)).collect()
     }
 
@@ -444,8 +511,7 @@ impl Hub {
     fn owner_session(&self, subscription: &Compiled) -> Option<Session> {
         let owner = self.state.principal(subscription.kept.owner)?;
         let live = owner.status == Status::Active
-            && (owner.kind != model::Kind::App
-                || !self.state.credentials_of(owner.number).is_empty());
+            && (owner.kind != model::Kind::App || self.state.has_credential(owner.number));
         live.then(|| {
             let mut session = self.imagine(owner, subscription.kept.purpose.as_deref());
             session.assurance = 1;
@@ -460,8 +526,7 @@ impl Hub {
         now: Time,
     ) -> Matched {
         let mut matched = Matched::default();
-        let all: Vec<Arc<Compiled>> = self.subscriptions.all.read().values().cloned().collect();
-        if all.is_empty() {
+        if self.subscriptions.all.read().by_id.is_empty() {
             return matched;
         }
         let snapshot = self.state.snapshot();
@@ -469,7 +534,8 @@ impl Hub {
             let (Some(entity), Some(dataset)) = (after, snapshot.by_number(number)) else {
                 continue;
             };
-            for subscription in &all {
+            let concerned = self.subscriptions.all.read().concerned(&entity);
+            for subscription in &concerned {
                 let Some((owner, seen, level)) =
                     self.match_one(subscription, number, dataset, &entity, touched, now)
                 else {
@@ -516,13 +582,10 @@ impl Hub {
         if !any {
             return None;
         }
-        let seen = if verdict.lens.is_clear() {
-            entity.clone()
-        } else {
-            Arc::new(verdict.lens.apply(entity))
-        };
+        let seen =
+            if verdict.clear { entity.clone() } else { Arc::new(verdict.lens.apply(entity)) };
         let matches = subscription.filters.iter().any(|filter| filter.matches(&seen));
-        let level = crate::read::level_of(&verdict.lens, &seen);
+        let level = crate::seen::level_of(&verdict.lens, &seen);
         matches.then_some((owner, seen, level))
     }
 
@@ -633,7 +696,7 @@ impl Hub {
             let next =
                 self.subscriptions.waiting.lock().get(id).and_then(|queue| queue.front().cloned());
             let Some((name, tries)) = next else { return };
-            let subscription = self.subscriptions.all.read().get(id).cloned();
+            let subscription = self.subscriptions.all.read().by_id.get(id).cloned();
             let Some(subscription) = subscription else { return };
             if self.owner_session(&subscription).is_none() {
                 // Paused: whoever asked for it may not have it now.
@@ -685,16 +748,8 @@ impl Hub {
             }
             self.drop_waiting(id, &name);
             let documents = vec![crate::govern::document(kinds::OUTBOX, &name, None)];
-            let job = self.submit(|reply| {
-                Job::Write(WriteJob {
-                    writer: 1,
-                    planned: Vec::new(),
-                    documents,
-                    records: Vec::new(),
-                    governs: false,
-                    reply,
-                })
-            });
+            let job =
+                self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
             drop(job.await);
         }
     }
@@ -709,8 +764,12 @@ impl Hub {
     }
 
     fn drop_waiting(&self, id: &str, name: &str) {
-        if let Some(queue) = self.subscriptions.waiting.lock().get_mut(id) {
+        let mut queues = self.subscriptions.waiting.lock();
+        if let Some(queue) = queues.get_mut(id) {
             queue.retain(|(found, _)| found != name);
+            if queue.is_empty() {
+                queues.remove(id);
+            }
         }
     }
 }

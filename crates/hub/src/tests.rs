@@ -139,3 +139,123 @@ async fn a_late_reading_changes_the_history_and_not_the_state() {
     check(hub.clone()).await;
     hub.stop().await;
 }
+
+/// What a hub holds of an entity, state and history, as text.
+async fn picture(hub: &Hub) -> String {
+    let mut shown = String::new();
+    for n in 0..4 {
+        let id = format!("urn:x:{n}");
+        let held = hub.store.entity(&id);
+        let state = held.as_ref().map(|held| (held.deleted.is_some(), held.entity.clone()));
+        shown += &format!("{state:?}\n");
+        let query = crate::HistoryQuery {
+            filter: Filter { ids: vec![id], ..Filter::default() },
+            ..crate::HistoryQuery::default()
+        };
+        if let Ok(answer) = hub.read_history(&session(hub, ""), &query, true).await {
+            shown += &format!("{:?}\n", answer.entities.first().map(|(_, attributes)| attributes));
+        }
+    }
+    shown
+}
+
+/// Bodies of writes to four entities: mostly readings, early and late, and now and then something
+/// that makes of the next reading more than a step.
+fn body(random: &mut impl FnMut(u64) -> u64) -> String {
+    let n = random(4);
+    let value = random(1_000) as f64 / 10.0;
+    let at = format!("2026-01-01T10:{:02}:00Z", random(60));
+    let level = match random(12) {
+        0 => format!(r#"{{"value":{value}}}"#),
+        1 => format!(r#"{{"value":{value},"unitCode":"MTR","observedAt":"{at}"}}"#),
+        2 => r#"{"value":"broken"}"#.to_owned(),
+        3 => format!(r#"{{"value":{value},"observedAt":"{at}","accuracy":{{"value":1}}}}"#),
+        _ => format!(r#"{{"value":{value},"observedAt":"{at}"}}"#),
+    };
+    let more = if random(6) == 0 { format!(r#","flow":{value}"#) } else { String::new() };
+    format!(r#"[{{"id":"urn:x:{n}","type":"River","level":{level}{more}}}]"#)
+}
+
+#[tokio::test]
+async fn readings_the_short_way_are_what_they_are_the_long_way() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut hubs = Vec::new();
+    for directory in &directories {
+        let hub = start(directory, 0).await;
+        let mut rivers = dataset("rivers", "River", true);
+        rivers.attributes[0].kind = model::ValueKind::Any;
+        hub.bootstrap_datasets(vec![rivers]).await.unwrap();
+        let token = hub.bootstrap_principals(vec![device()]).await.unwrap().remove(0);
+        hubs.push((hub, token));
+    }
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let mut short = 0;
+    for round in 0..120 {
+        // Several at once, so that they share a commit.
+        let bodies: Vec<(String, bool)> =
+            (0..1 + random(8)).map(|_| (body(&mut random), random(25) == 0)).collect();
+        for (way, (hub, token)) in hubs.iter().enumerate() {
+            let gauge = &session(hub, token);
+            let own = &hub.own_session();
+            let writes = bodies.iter().map(|(body, deletes)| async move {
+                if *deletes {
+                    let id = "urn:x:0".to_owned();
+                    hub.write(own, vec![Change::Delete { id }]).await.unwrap();
+                    return false;
+                }
+                let readings = ngsild::parse_readings(body.as_bytes());
+                if let (1, Some(readings)) = (way, &readings)
+                    && let Some(report) = hub.write_readings(gauge, None, readings).await.unwrap()
+                {
+                    assert!(matches!(report.results[0], ItemResult::Done(_)));
+                    return true;
+                }
+                let value = &parse_json(body.as_bytes()).unwrap();
+                let entity = parse_entity(&value.items()[0], &Context::core(), Form::Full).unwrap();
+                hub.write(gauge, vec![Change::Upsert(entity)]).await.unwrap();
+                false
+            });
+            // One after the other as to the queue, together as to the commit.
+            let mut writes: Vec<_> = writes.map(Box::pin).collect();
+            let mut done = vec![None; writes.len()];
+            std::future::poll_fn(|context| {
+                for (write, done) in writes.iter_mut().zip(&mut done) {
+                    if done.is_none()
+                        && let std::task::Poll::Ready(ended) = write.as_mut().poll(context)
+                    {
+                        *done = Some(ended);
+                    }
+                }
+                if done.iter().all(Option::is_some) {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
+            })
+            .await;
+            short += done.iter().filter(|done| **done == Some(true)).count();
+        }
+        let (long, short) = (picture(&hubs[0].0).await, picture(&hubs[1].0).await);
+        for (long, short) in long.lines().zip(short.lines()) {
+            assert!(long == short, "round {round}: {bodies:?}\n{long:.900}\n{short:.900}");
+        }
+    }
+    assert!(short > 150, "the short way was hardly taken: {short}");
+    let mut after = Vec::new();
+    for ((hub, _), directory) in hubs.into_iter().zip(&directories) {
+        hub.stop().await;
+        let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+        assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
+        drop(hub);
+        let hub = start(directory, 0).await;
+        after.push(picture(&hub).await);
+        hub.stop().await;
+    }
+    assert!(after[0] == after[1], "after a restart");
+}

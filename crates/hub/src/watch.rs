@@ -41,6 +41,11 @@ impl Watches {
         }
     }
 
+    /// Whether anybody watches.
+    pub fn are_there(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Vec<ChangeEvent>>> {
         self.sender.subscribe()
     }
@@ -62,6 +67,23 @@ impl Drop for Watch {
 }
 
 impl Hub {
+    /// The entities that steps moved, as they are now.
+    pub(crate) fn events_of(&self, steps: &[store::Step]) -> Vec<ChangeEvent> {
+        let now = self.store.now();
+        let event = |step: &store::Step| {
+            let held = now.by_number(step.entity)?;
+            Some(ChangeEvent {
+                number: held.number,
+                dataset: held.dataset,
+                entity: held.entity.clone(),
+                deleted: false,
+                created: false,
+                attributes: vec![crate::readings::name_of(held, step)?],
+            })
+        };
+        steps.iter().filter_map(event).collect()
+    }
+
     /// Opens a stream of changes. Every delivery is decided anew, so that a changed policy, grant or
     /// purpose holds at once.
     ///
@@ -140,12 +162,12 @@ impl Watch {
         if !event.attributes.is_empty() && !event.attributes.iter().any(shown) {
             return None;
         }
-        let entity = if verdict.lens.is_clear() {
+        let entity = if verdict.clear {
             event.entity.clone()
         } else {
             Arc::new(verdict.lens.apply(&event.entity))
         };
-        let level = crate::read::level_of(&verdict.lens, &entity);
+        let level = crate::seen::level_of(&verdict.lens, &entity);
         self.filter.matches(&entity).then_some((entity, level))
     }
 }

@@ -43,6 +43,35 @@ pub struct Quarantined {
     pub entity: String,
 }
 
+/// The decisions of one write, each made once.
+pub(crate) struct Deciding<'a> {
+    hub: &'a Hub,
+    session: &'a Session,
+    pub snapshot: Arc<guard::Snapshot>,
+    decided: Vec<(Action, u32, Arc<guard::Verdict>)>,
+}
+
+impl<'a> Deciding<'a> {
+    pub fn new(hub: &'a Hub, session: &'a Session) -> Deciding<'a> {
+        Deciding { hub, session, snapshot: hub.state.snapshot(), decided: Vec::new() }
+    }
+
+    pub fn on(
+        &mut self,
+        action: Action,
+        number: u32,
+        dataset: &Arc<Dataset>,
+    ) -> Arc<guard::Verdict> {
+        let same = |(a, n, _): &&(Action, u32, _)| *a == action && *n == number;
+        if let Some((.., verdict)) = self.decided.iter().find(same) {
+            return verdict.clone();
+        }
+        let verdict = self.hub.state.verdict(self.session, action, number, dataset);
+        self.decided.push((action, number, verdict.clone()));
+        verdict
+    }
+}
+
 pub(crate) enum Plan {
     Go(Planned),
     Keep(Document, String),
@@ -87,8 +116,9 @@ impl Hub {
         let mut places = Vec::new();
         let mut documents = Vec::new();
         let mut records = Vec::new();
+        let mut deciding = Deciding::new(self, session);
         for change in changes {
-            match self.plan(session, dataset, change).await {
+            match self.plan(&mut deciding, dataset, change).await {
                 Plan::Go(plan) => {
                     self.note_personal(session, &plan, &mut records);
                     places.push(results.len());
@@ -116,12 +146,10 @@ impl Hub {
             let committed = self
                 .submit(|reply| {
                     Job::Write(WriteJob {
-                        writer,
                         planned,
                         documents,
                         records,
-                        governs: false,
-                        reply,
+                        ..WriteJob::new(writer, reply)
                     })
                 })
                 .await??;
@@ -138,8 +166,8 @@ impl Hub {
         Ok(WriteReport { results, receipt })
     }
 
-    async fn plan(&self, session: &Session, into: Option<&str>, change: Change) -> Plan {
-        let snapshot = self.state.snapshot();
+    async fn plan(&self, deciding: &mut Deciding<'_>, into: Option<&str>, change: Change) -> Plan {
+        let (session, snapshot) = (deciding.session, deciding.snapshot.clone());
         let held = self.store.entity(change.id());
         let closed = if held.is_none() { self.store.closed_owner(change.id()) } else { None };
         let owner = held.as_ref().map(|held| held.dataset).or(closed);
@@ -161,15 +189,14 @@ impl Hub {
             _ => Action::Write,
         };
         let taken = closed.is_some() || held.as_ref().is_some_and(|held| held.deleted.is_none());
-        let verdict = self.state.verdict(session, action, number, &dataset);
-        if !verdict.allowed {
+        if !deciding.on(action, number, &dataset).allowed {
             // An id taken in a dataset the caller cannot see answers as taken, whoever asks.
             self.record_refusal(session, Verb::Write, action, &dataset.id).await;
             let public = session.principal.kind == Kind::Public;
             if taken && !public && matches!(change, Change::Create(_)) {
                 return Plan::Refuse(HubError::Refusal(Refusal::Exists(change.id().to_owned())));
             }
-            let lens = self.state.verdict(session, Action::Read, number, &dataset);
+            let lens = deciding.on(Action::Read, number, &dataset);
             if owner.is_some() && !public && dataset.about_people && !lens.allowed {
                 return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
             }
@@ -198,8 +225,8 @@ impl Hub {
             return Plan::Refuse(HubError::Storage(error));
         }
         if taken && change.replaces() {
-            let lens = self.state.verdict(session, Action::Read, number, &dataset);
-            if !device && !lens.lens.is_clear() {
+            let lens = deciding.on(Action::Read, number, &dataset);
+            if !device && !lens.clear {
                 return Plan::Refuse(HubError::PartialSight(change.id().to_owned()));
             }
         }

@@ -226,12 +226,16 @@ impl Dataset {
         }
     }
 
+    /// The sensitivities of all attributes there may be, in no order and with repeats.
+    pub fn each_sensitivity(&self) -> impl Iterator<Item = Sensitivity> {
+        let undeclared = !self.closed || self.attributes.is_empty();
+        let declared = self.attributes.iter().map(|a| a.sensitivity);
+        declared.chain(undeclared.then_some(self.undeclared))
+    }
+
     /// The sensitivities that occur, least first, without repeats.
     pub fn sensitivities(&self) -> Vec<Sensitivity> {
-        let mut all: Vec<_> = self.attributes.iter().map(|a| a.sensitivity).collect();
-        if !self.closed || all.is_empty() {
-            all.push(self.undeclared);
-        }
+        let mut all: Vec<_> = self.each_sensitivity().collect();
         all.sort();
         all.dedup();
         all
@@ -239,7 +243,7 @@ impl Dataset {
 
     /// The highest sensitivity in the model: decides keys and records.
     pub fn ceiling(&self) -> Sensitivity {
-        self.sensitivities().last().copied().unwrap_or(self.undeclared)
+        self.each_sensitivity().max().unwrap_or(self.undeclared)
     }
 
     /// Whether the data lies under the sensitive root.
@@ -268,6 +272,26 @@ impl Dataset {
             }
         }
         Ok(())
+    }
+
+    /// Whether a number may be stored as the default instance of an attribute whose history is kept;
+    /// `before` is the number stored now. [`Dataset::check`] says why not.
+    pub fn fits_number(&self, name: &str, unit: Option<&str>, found: f64, before: f64) -> bool {
+        let Some(model) = self.attribute(name) else { return !self.closed || self.catch_all };
+        let of_unit = match (model.unit.as_deref(), unit) {
+            (Some(wanted), Some(found)) => wanted == found,
+            _ => true,
+        };
+        let in_range = match model.kind {
+            ValueKind::Any => true,
+            ValueKind::Number => {
+                found >= model.minimum.unwrap_or(f64::NEG_INFINITY)
+                    && found <= model.maximum.unwrap_or(f64::INFINITY)
+                    && model.max_step.is_none_or(|step| (found - before).abs() <= step)
+            }
+            _ => false,
+        };
+        model.history && of_unit && in_range
     }
 
     /// Checks that a whole entity has all that is required.

@@ -39,14 +39,13 @@ impl Lens {
 
     /// Whether everything in the dataset is shown as it is.
     pub fn is_clear(&self) -> bool {
-        let used = self.dataset.sensitivities();
-        !self.aggregate_only && used.iter().all(|s| self.sight_of(*s) == Sight::Clear)
+        let mut used = self.dataset.each_sensitivity();
+        !self.aggregate_only && used.all(|s| self.sight_of(s) == Sight::Clear)
     }
 
     /// Whether nothing at all is shown.
     pub fn is_blind(&self) -> bool {
-        let used = self.dataset.sensitivities();
-        used.iter().all(|s| self.sight_of(*s) == Sight::Hidden)
+        self.dataset.each_sensitivity().all(|s| self.sight_of(s) == Sight::Hidden)
     }
 
     /// How attributes of this sensitivity are seen.

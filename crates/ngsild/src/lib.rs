@@ -7,6 +7,7 @@ mod geo;
 mod invalid;
 mod parse;
 mod q;
+mod readings;
 mod render;
 mod temporal;
 
@@ -16,6 +17,7 @@ pub use geo::{GeoQuery, Georel, place_of};
 pub use invalid::Invalid;
 pub use parse::{Form, check_uri, parse_attribute, parse_entity, parse_fragment, parse_json};
 pub use q::{Q, parse_q};
+pub use readings::{Measured, Reading, parse_reading_of, parse_readings};
 pub use render::{
     Options, Representation, render_entity, render_feature, render_instance, render_value,
     write_text,

@@ -30,27 +30,26 @@ pub enum Form {
 /// # Errors
 /// When it is none, or lies too deep, with line and column.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, Invalid> {
-    let mut depth = 0usize;
-    let mut in_text = false;
-    let mut escaped = false;
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            b'{' | b'[' if !in_text => depth += 1,
-            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
-            _ => {}
+    // The parser itself gives up at a depth of 128, before the stack does.
+    let deep = || Invalid::request("", format!("the JSON is more than {MAX_JSON_DEPTH} deep"));
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        let what = error.to_string();
+        if what.starts_with("recursion limit") {
+            return deep();
         }
-        if depth > MAX_JSON_DEPTH {
-            return Err(Invalid::request(
-                "",
-                format!("the JSON is more than {MAX_JSON_DEPTH} deep"),
-            ));
-        }
+        Invalid::request("", format!("no valid JSON: {what}"))
+    })?;
+    if is_deeper(&value, MAX_JSON_DEPTH) { Err(deep()) } else { Ok(value) }
+}
+
+/// Whether a value lies in more than so many lists and objects.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    match (value, levels) {
+        (Value::List(_) | Value::Map(_), 0) => true,
+        (Value::List(items), _) => items.iter().any(|item| is_deeper(item, levels - 1)),
+        (Value::Map(entries), _) => entries.iter().any(|(_, item)| is_deeper(item, levels - 1)),
+        _ => false,
     }
-    serde_json::from_slice(bytes)
-        .map_err(|error| Invalid::request("", format!("no valid JSON: {error}")))
 }
 
 /// Checks that a text is an absolute URI (RFC 3986 clause 4.3, loosely).

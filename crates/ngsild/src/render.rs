@@ -13,7 +13,7 @@ pub enum Representation {
 }
 
 /// What of an entity is written, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     pub representation: Representation,
     /// Write `createdAt` and `modifiedAt`.

@@ -184,6 +184,11 @@ impl Call {
         Ok(ngsild::parse_json(&self.body)?)
     }
 
+    /// Whether the body is JSON in the core context, and no media type or header says otherwise.
+    pub fn is_plain_json(&self) -> bool {
+        self.media_type() == "application/json" && self.header("link").is_none()
+    }
+
     /// The URL of the context in the `Link` header, if there is one.
     fn linked_context(&self) -> Option<String> {
         let link = self.header("link")?;

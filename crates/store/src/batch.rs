@@ -44,7 +44,7 @@ pub struct EntityWrite {
     pub deleted: Option<Time>,
     /// Whether a document is written; otherwise the state follows from the observations.
     pub durable: bool,
-    pub evidence: Evidence,
+    pub evidence: Arc<Evidence>,
 }
 
 /// A row's value: a number in a series of numbers, or a whole instance.
@@ -66,6 +66,40 @@ pub struct Row {
     pub value: RowValue,
 }
 
+/// Observations of one dataset, in the order of their writers, encoded to be written.
+pub struct Rows {
+    pub dataset: u32,
+    pub per_subject: bool,
+    pub rows: Vec<Row>,
+    pub(crate) blobs: Vec<Encoded>,
+}
+
+impl Rows {
+    /// Subject (0: the whole dataset) and keyed digest of each blob.
+    pub fn digests(&self) -> impl Iterator<Item = (u64, [u8; 32])> {
+        self.blobs.iter().map(|blob| (blob.subject, blob.digest))
+    }
+}
+
+/// A blob as it will be encrypted.
+pub(crate) struct Encoded {
+    pub subject: u64,
+    pub plain: Vec<u8>,
+    pub digest: [u8; 32],
+}
+
+/// A number that moves the state of a numeric series, and nothing else of its entity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Surrogate of the entity.
+    pub entity: u64,
+    /// Surrogate of the series.
+    pub series: u32,
+    /// `observedAt`; none in a series ordered by when it was changed.
+    pub at: Option<Time>,
+    pub value: f64,
+}
+
 /// A small thing by kind and name: a dataset, a principal, a subscription, a quarantined reading.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -82,8 +116,10 @@ pub struct Batch {
     /// When the changes were made.
     pub time: Time,
     pub entities: Vec<EntityWrite>,
-    /// By dataset: per-subject or not, and rows in the order of their writers.
-    pub rows: Vec<(u32, bool, Vec<Row>)>,
+    /// By dataset, as [`crate::Store::encode_rows`] makes them.
+    pub rows: Vec<Rows>,
+    /// Steps whose rows are among the rows above: done before the entities above are written.
+    pub steps: Vec<Step>,
     /// History to forget: dataset, series.
     pub forgotten: Vec<(u32, u32)>,
     pub documents: Vec<Document>,
@@ -102,6 +138,7 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.entities.is_empty()
             && self.rows.is_empty()
+            && self.steps.is_empty()
             && self.forgotten.is_empty()
             && self.documents.is_empty()
             && self.records.is_empty()

@@ -5,6 +5,7 @@ use model::{Entity, Time};
 use pco::ChunkConfig;
 use pco::standalone::{FileDecompressor, simple_compress};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 
 /// An entity as kept.
 #[derive(Serialize, Deserialize)]
@@ -17,7 +18,20 @@ pub struct EntityDoc {
     pub deleted: Option<Time>,
     /// The commit that wrote this: rows of later commits change the state further.
     pub commit: u64,
-    pub evidence: Evidence,
+    pub evidence: Arc<Evidence>,
+}
+
+/// The same, to be written from where its parts lie.
+#[derive(Serialize)]
+pub struct EntityDocRef<'a> {
+    pub number: u64,
+    pub dataset: u32,
+    pub per_subject: bool,
+    pub entity: &'a Entity,
+    pub series: &'a [crate::Series],
+    pub deleted: Option<Time>,
+    pub commit: u64,
+    pub evidence: &'a Evidence,
 }
 
 /// Observations of one commit and dataset. Numbers in columns, the rest whole.

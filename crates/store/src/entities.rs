@@ -2,8 +2,10 @@
 
 use crate::codec::EntityDoc;
 use crate::{Evidence, Under};
-use model::{Content, Entity, Name, Time, Value};
+use model::{Content, Entity, Instance, Name, Time, Value};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -33,7 +35,42 @@ pub struct Held {
     pub commit: u64,
     /// The state is ahead of the document on disk by rows that are.
     pub ahead: bool,
-    pub evidence: Evidence,
+    pub evidence: Arc<Evidence>,
+    /// What readers made of this state, to be used again by the next.
+    pub derived: Derived,
+}
+
+/// Things made of an entity's state and kept beside it, by number: gone with the state.
+#[derive(Default)]
+pub struct Derived(Mutex<Vec<(u64, Arc<dyn Any + Send + Sync>)>>);
+
+/// Things kept beside one state.
+const MAX_DERIVED: usize = 4;
+
+impl Clone for Derived {
+    /// A clone is about to become another state.
+    fn clone(&self) -> Self {
+        Derived::default()
+    }
+}
+
+impl Derived {
+    /// What was kept under a number, if it is of this type.
+    pub fn get<T: Send + Sync + 'static>(&self, key: u64) -> Option<Arc<T>> {
+        let kept = self.0.lock();
+        let (_, found) = kept.iter().find(|(kept, _)| *kept == key)?;
+        found.clone().downcast().ok()
+    }
+
+    /// Keeps something; the oldest goes when there are too many.
+    pub fn keep(&self, key: u64, value: Arc<dyn Any + Send + Sync>) {
+        let mut kept = self.0.lock();
+        kept.retain(|(found, _)| *found != key);
+        if kept.len() >= MAX_DERIVED {
+            kept.remove(0);
+        }
+        kept.push((key, value));
+    }
 }
 
 impl Held {
@@ -50,7 +87,7 @@ impl Held {
 #[derive(Default)]
 pub struct Entities {
     /// By number; numbers are given in order from 1.
-    slots: Vec<Option<Held>>,
+    slots: Vec<Option<Arc<Held>>>,
     by_id: HashMap<String, u64>,
     by_type: HashMap<Name, BTreeSet<u64>>,
     by_dataset: HashMap<u32, u64>,
@@ -63,16 +100,22 @@ impl Entities {
         self.slots.len().max(1) as u64
     }
 
-    pub fn get(&self, number: u64) -> Option<&Held> {
+    pub fn get(&self, number: u64) -> Option<&Arc<Held>> {
         self.slots.get(usize::try_from(number).ok()?)?.as_ref()
     }
 
     pub fn get_mut(&mut self, number: u64) -> Option<&mut Held> {
-        self.slots.get_mut(usize::try_from(number).ok()?)?.as_mut()
+        let held = Arc::make_mut(self.slots.get_mut(usize::try_from(number).ok()?)?.as_mut()?);
+        held.derived = Derived::default();
+        Some(held)
     }
 
-    pub fn by_id(&self, id: &str) -> Option<&Held> {
+    pub fn by_id(&self, id: &str) -> Option<&Arc<Held>> {
         self.get(*self.by_id.get(id)?)
+    }
+
+    pub fn number_of(&self, id: &str) -> Option<u64> {
+        self.by_id.get(id).copied()
     }
 
     pub fn living(&self) -> usize {
@@ -85,11 +128,11 @@ impl Entities {
     }
 
     /// Entities that have the type, in the order they were created.
-    pub fn of_type<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Held> + use<'a> {
+    pub fn of_type<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Arc<Held>> + use<'a> {
         self.by_type.get(name).into_iter().flatten().filter_map(|number| self.get(*number))
     }
 
-    pub fn all(&self) -> impl Iterator<Item = &Held> {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Held>> {
         self.slots.iter().flatten()
     }
 
@@ -112,7 +155,7 @@ impl Entities {
         if self.slots.len() <= at {
             self.slots.resize(at + 1, None);
         }
-        self.slots[at] = Some(held);
+        self.slots[at] = Some(Arc::new(held));
     }
 
     fn unlink(&mut self, number: u64) {
@@ -159,6 +202,7 @@ impl Entities {
             commit: doc.commit,
             ahead: false,
             evidence: doc.evidence,
+            derived: Derived::default(),
         });
     }
 
@@ -171,21 +215,38 @@ impl Entities {
         commit: u64,
         time: Time,
     ) {
-        let Some(held) = self.get_mut(number).filter(|held| held.commit < commit) else { return };
-        let Some(series) = held.series.iter().find(|s| s.number == series).cloned() else { return };
-        let entity = Arc::make_mut(&mut held.entity);
-        let Some(attribute) = entity.attribute_mut(series.name.as_str()) else { return };
-        let same = |i: &&mut model::Instance| i.instance_id == series.instance_id;
-        let Some(instance) = attribute.instances.iter_mut().find(same) else { return };
-        if series.observed {
-            if instance.observed_at.is_some_and(|observed| observed.0 > at) {
-                return;
+        if self.get(number).is_none_or(|held| held.commit >= commit) {
+            return;
+        }
+        let Some(held) = self.get_mut(number) else { return };
+        let known = held.series.clone();
+        let Some(series) = known.iter().find(|known| known.number == series) else { return };
+        held.ahead |= series.step(Arc::make_mut(&mut held.entity), Time(at), value, time);
+    }
+}
+
+impl Series {
+    /// The instance whose history this is.
+    pub fn instance<'a>(&self, entity: &'a Entity) -> Option<&'a Instance> {
+        let attribute = entity.attribute(self.name.as_str())?;
+        attribute.instances.iter().find(|instance| instance.instance_id == self.instance_id)
+    }
+
+    /// Moves an entity's state to a number of this series, unless it is older than what is there;
+    /// says whether it did.
+    pub fn step(&self, entity: &mut Entity, at: Time, value: f64, now: Time) -> bool {
+        let Some(attribute) = entity.attribute_mut(self.name.as_str()) else { return false };
+        let same = |i: &&mut Instance| i.instance_id == self.instance_id;
+        let Some(instance) = attribute.instances.iter_mut().find(same) else { return false };
+        if self.observed {
+            if instance.observed_at.is_some_and(|observed| observed > at) {
+                return false;
             }
-            instance.observed_at = Some(Time(at));
+            instance.observed_at = Some(at);
         }
         instance.content = Content::Property(Value::from_number(value));
-        instance.modified = time;
-        entity.modified = time;
-        held.ahead = true;
+        instance.modified = now;
+        entity.modified = now;
+        true
     }
 }

@@ -18,14 +18,14 @@ mod store;
 mod tests;
 mod verify;
 
-pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Under};
-pub use entities::{Held, Series};
+pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Rows, Step, Under};
+pub use entities::{Derived, Held, Series};
 pub use error::StoreError;
 pub use files::{Files, Position};
 pub use history::{Point, RawPoint, RichPoint};
 pub use log::LogReader;
 pub use seal::{SealPlan, Sealed};
-pub use store::{Options, Store, Usage};
+pub use store::{Now, Options, Store, Usage};
 pub use verify::Finding;
 
 /// Version of the layout on disk; written into `DIR/format`.

@@ -3,16 +3,17 @@
 //! A plan is made from what is open at a commit, in any thread; only its last step is a commit.
 //! Series with few points are written anew into one blob, so that they pin no old ones.
 
-use crate::batch::{Row, RowValue, Under};
+use crate::batch::{Row, RowValue, Rows, Under};
 use crate::codec::{self, ChunkRef, Manifest};
 use crate::engine::{Table, Writes};
 use crate::entities::Held;
 use crate::history::{History, Open, RawPoint, RichPoint};
-use crate::store::{MANIFEST, blobs_of, chunk_key, manifest_key};
+use crate::store::{MANIFEST, chunk_key, manifest_key, under};
 use crate::{Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// When sealing is worth it.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ pub struct Sealed {
     pub points: usize,
     chunks: Vec<(ChunkRef, Vec<u8>)>,
     /// What stays open, written anew.
-    pub residual: Vec<Row>,
+    pub residual: Rows,
     numbers: HashMap<u32, Vec<RawPoint>>,
     rich: HashMap<u32, Vec<(i64, Instance)>>,
 }
@@ -72,8 +73,8 @@ impl Sealed {
         }
         let blobs = history.blobs.entry(self.dataset).or_default();
         *blobs = blobs.split_off(&(self.upto + 1));
-        if !self.residual.is_empty() {
-            let points = u32::try_from(self.residual.len()).unwrap_or(u32::MAX);
+        if !self.residual.rows.is_empty() {
+            let points = u32::try_from(self.residual.rows.len()).unwrap_or(u32::MAX);
             blobs.insert(self.upto, points);
         }
     }
@@ -119,13 +120,15 @@ impl Store {
             digest: [0; 32],
             points: 0,
             chunks: Vec::new(),
-            residual: Vec::new(),
+            residual: self.encode_rows(dataset, per_subject, Vec::new(), Time::default()),
             numbers: HashMap::new(),
             rich: HashMap::new(),
         };
         for (series, open) in runs {
             self.plan_series(&mut sealed, series, open, when, floor)?;
         }
+        let open = std::mem::take(&mut sealed.residual.rows);
+        sealed.residual = self.encode_rows(dataset, per_subject, open, Time::default());
         if !sealed.chunks.is_empty() {
             let chunks = sealed.chunks.iter().map(|(reference, _)| reference.clone()).collect();
             let manifest = codec::encode(&Manifest { generation, chunks });
@@ -152,7 +155,7 @@ impl Store {
             Open::Numbers(mut run) => {
                 run.retain(|(at, _)| *at >= floor);
                 if keep_open(run.len()) {
-                    sealed.residual.extend(run.into_iter().map(|(at, value)| Row {
+                    sealed.residual.rows.extend(run.into_iter().map(|(at, value)| Row {
                         entity,
                         series,
                         at: Time(at),
@@ -169,7 +172,7 @@ impl Store {
             Open::Rich(mut run) => {
                 run.retain(|(at, _)| *at >= floor);
                 if keep_open(run.len()) {
-                    sealed.residual.extend(run.into_iter().map(|(at, instance)| Row {
+                    sealed.residual.rows.extend(run.into_iter().map(|(at, instance)| Row {
                         entity,
                         series,
                         at: Time(at),
@@ -218,7 +221,7 @@ impl Store {
     }
 
     /// Entities of a dataset whose state is ahead of their documents: to be written with the seal.
-    pub fn ahead(&self, dataset: u32) -> Vec<Held> {
+    pub fn ahead(&self, dataset: u32) -> Vec<Arc<Held>> {
         let entities = self.entities().read();
         entities.all().filter(|held| held.ahead && held.dataset == dataset).cloned().collect()
     }
@@ -249,14 +252,10 @@ impl Store {
             }
             Ok(())
         })?;
-        for (subject, blob) in blobs_of(&sealed.residual, sealed.per_subject, Time::default()) {
-            let under = if sealed.per_subject {
-                Under::Subject(dataset, subject)
-            } else {
-                Under::Dataset(dataset)
-            };
-            let key = crate::store::blob_key(dataset, sealed.upto, subject);
-            let bytes = self.seal(Table::Recent, &key, under, &blob.encode())?;
+        for blob in &sealed.residual.blobs {
+            let under = under(dataset, sealed.per_subject, blob.subject);
+            let key = crate::store::blob_key(dataset, sealed.upto, blob.subject);
+            let bytes = self.seal(Table::Recent, &key, under, &blob.plain)?;
             self.engine().put(writes, Table::Recent, &key, bytes);
         }
         Ok(())

@@ -3,8 +3,10 @@
 mod keys;
 mod reading;
 
-use crate::batch::{Batch, Document, Row, RowValue, Under};
-use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest};
+pub use reading::Now;
+
+use crate::batch::{Batch, Document, Encoded, Row, RowValue, Rows, Under};
+use crate::codec::{self, Blob, EntityDoc, EntityDocRef, Forgotten, Manifest};
 use crate::engine::{Engine, Table, Writes};
 use crate::entities::{Entities, Held};
 use crate::history::{History, RichPoint};
@@ -65,6 +67,8 @@ pub struct Store {
     closed: RwLock<HashMap<[u8; 16], u32>>,
     /// Things that came in while the sensitive root was closed.
     inbox: AtomicU64,
+    /// Digest keys of datasets, which never change.
+    digest_keys: RwLock<HashMap<u32, Secret>>,
 }
 
 struct Head {
@@ -172,6 +176,7 @@ impl Store {
             next_entity: AtomicU64::new(number_of(&head, 16).max(1)),
             closed: RwLock::default(),
             inbox: AtomicU64::new(0),
+            digest_keys: RwLock::default(),
         };
         store.load()?;
         Ok(store)
@@ -460,15 +465,15 @@ impl Store {
             } else {
                 Under::Dataset(write.dataset)
             };
-            let doc = EntityDoc {
+            let doc = EntityDocRef {
                 number: write.number,
                 dataset: write.dataset,
                 per_subject: write.per_subject,
-                entity: write.entity.as_ref().clone(),
-                series: series.as_ref().clone(),
+                entity: &write.entity,
+                series,
                 deleted: write.deleted,
                 commit,
-                evidence: write.evidence.clone(),
+                evidence: &write.evidence,
             };
             let sealed = self.seal(Table::Entity, &key, under, &codec::encode(&doc))?;
             self.engine.put(writes, Table::Entity, &key, sealed);
@@ -486,15 +491,11 @@ impl Store {
         batch: &Batch,
         commit: u64,
     ) -> Result<(), StoreError> {
-        for (dataset, per_subject, rows) in &batch.rows {
-            for (subject, blob) in blobs_of(rows, *per_subject, batch.time) {
-                let under = if *per_subject {
-                    Under::Subject(*dataset, subject)
-                } else {
-                    Under::Dataset(*dataset)
-                };
-                let key = blob_key(*dataset, commit, subject);
-                let sealed = self.seal(Table::Recent, &key, under, &blob.encode())?;
+        for rows in &batch.rows {
+            for blob in &rows.blobs {
+                let under = under(rows.dataset, rows.per_subject, blob.subject);
+                let key = blob_key(rows.dataset, commit, blob.subject);
+                let sealed = self.seal(Table::Recent, &key, under, &blob.plain)?;
                 self.engine.put(writes, Table::Recent, &key, sealed);
             }
         }
@@ -554,6 +555,10 @@ impl Store {
     fn apply(&self, batch: Batch, series: Vec<Arc<Vec<Series>>>, commit: u64) {
         let mut entities = self.entities.write();
         let mut history = self.history.write();
+        for step in &batch.steps {
+            let row = (step.at.unwrap_or(batch.time).0, step.value);
+            entities.replay(step.entity, step.series, row, commit, batch.time);
+        }
         for (write, series) in batch.entities.into_iter().zip(series) {
             for one in series.iter() {
                 history.owner.insert(one.number, (write.dataset, write.number));
@@ -572,12 +577,13 @@ impl Store {
                 commit,
                 ahead: false,
                 evidence: write.evidence,
+                derived: crate::Derived::default(),
             });
         }
         for (dataset, series) in batch.forgotten {
             history.forget(dataset, series, commit);
         }
-        for (dataset, _, rows) in batch.rows {
+        for Rows { dataset, rows, .. } in batch.rows {
             let points = u32::try_from(rows.len()).unwrap_or(u32::MAX);
             *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
             for row in rows {
@@ -684,6 +690,11 @@ impl Store {
     }
 }
 
+/// Whose key a blob lies under.
+pub(crate) fn under(dataset: u32, per_subject: bool, subject: u64) -> Under {
+    if per_subject { Under::Subject(dataset, subject) } else { Under::Dataset(dataset) }
+}
+
 /// The rows of one dataset as blobs: one, or one a subject.
 pub(crate) fn blobs_of(rows: &[Row], per_subject: bool, time: Time) -> BTreeMap<u64, Blob> {
     let mut blobs: BTreeMap<u64, Blob> = BTreeMap::new();
@@ -734,24 +745,38 @@ impl Store {
         }
     }
 
-    /// Keyed digests of the rows of one dataset in a commit, blob by blob: subject and digest.
-    pub fn row_digests(
-        &self,
-        dataset: u32,
-        per_subject: bool,
-        rows: &[Row],
-        time: Time,
-    ) -> Vec<(u64, Hash)> {
-        let digest = |(subject, blob): (u64, Blob)| {
-            let under = if per_subject {
-                Under::Subject(dataset, subject)
-            } else {
-                Under::Dataset(dataset)
-            };
-            let key = self.digest_key(under)?;
-            Some((subject, vault::keyed_digest(&key, &[&blob.encode()])))
+    /// Encodes the rows of one dataset in a commit, once: to be digested, encrypted and written.
+    pub fn encode_rows(&self, dataset: u32, per_subject: bool, rows: Vec<Row>, time: Time) -> Rows {
+        let encode = |(subject, blob): (u64, Blob)| {
+            let plain = blob.encode();
+            let key = self.digest_key(under(dataset, per_subject, subject));
+            let digest = key.map_or([0; 32], |key| vault::keyed_digest(&key, &[&plain]));
+            Encoded { subject, plain, digest }
         };
-        blobs_of(rows, per_subject, time).into_iter().filter_map(digest).collect()
+        let blobs = blobs_of(&rows, per_subject, time).into_iter().map(encode).collect();
+        Rows { dataset, per_subject, rows, blobs }
+    }
+
+    /// Keyed digests of what one writer brought to one dataset, one a subject: what its receipt
+    /// stands for.
+    pub fn rows_digests(&self, dataset: u32, per_subject: bool, rows: &[Row]) -> Vec<Hash> {
+        let mut parts: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        for row in rows {
+            let subject = if per_subject { row.entity } else { 0 };
+            let part = parts.entry(subject).or_insert_with(|| Vec::with_capacity(32 * rows.len()));
+            part.extend_from_slice(&row.entity.to_be_bytes());
+            part.extend_from_slice(&row.series.to_be_bytes());
+            part.extend_from_slice(&row.at.0.to_be_bytes());
+            match &row.value {
+                RowValue::Number(number) => part.extend_from_slice(&number.to_be_bytes()),
+                RowValue::Rich(instance) => part.extend(codec::encode(instance)),
+            }
+        }
+        let digest = |(subject, part): (u64, Vec<u8>)| {
+            let key = self.digest_key(under(dataset, per_subject, subject))?;
+            Some(vault::keyed_digest(&key, &[&part]))
+        };
+        parts.into_iter().filter_map(digest).collect()
     }
 }
 

@@ -53,7 +53,7 @@ fn fresh(directory: &TempDir) -> Store {
         entity: Arc::new(entity),
         deleted: None,
         durable: true,
-        evidence: Evidence::default(),
+        evidence: Arc::new(Evidence::default()),
     };
     store.commit(Batch { entities: vec![write], ..Batch::default() }, vec![all]).unwrap();
     store
@@ -109,7 +109,8 @@ proptest! {
                         value: RowValue::Number(f64::from(*value)),
                     };
                     let rows = points.iter().map(row).collect();
-                    let batch = Batch { rows: vec![(DATASET, false, rows)], ..Batch::default() };
+                    let rows = store.encode_rows(DATASET, false, rows, Time::default());
+                    let batch = Batch { rows: vec![rows], ..Batch::default() };
                     store.commit(batch, Vec::new()).unwrap();
                     for (series, at, value) in points {
                         if at >= floor {
@@ -242,7 +243,13 @@ fn write_fixture(fixture: &std::path::Path) {
     };
     let rows = (0..10).map(|n| row(1, n, n as f64)).collect();
     store
-        .commit(Batch { rows: vec![(DATASET, false, rows)], ..Batch::default() }, Vec::new())
+        .commit(
+            Batch {
+                rows: vec![store.encode_rows(DATASET, false, rows, Time::default())],
+                ..Batch::default()
+            },
+            Vec::new(),
+        )
         .unwrap();
     let sealed = store.plan_seal(DATASET, false, SealPlan { min_points: 4, max_blobs: 1 }).unwrap();
     store
@@ -251,7 +258,7 @@ fn write_fixture(fixture: &std::path::Path) {
     let document =
         Document { kind: 9, name: "name".into(), under: Under::Hub, body: Some(b"body".to_vec()) };
     let batch = Batch {
-        rows: vec![(DATASET, false, vec![row(2, 5, 50.0)])],
+        rows: vec![store.encode_rows(DATASET, false, vec![row(2, 5, 50.0)], Time::default())],
         documents: vec![document],
         records: vec![([7; 32], b"record".to_vec())],
         ..Batch::default()

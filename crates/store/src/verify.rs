@@ -22,7 +22,7 @@ pub struct DiskState {
     pub dataset: u32,
     /// Keyed digest of the state, computed anew.
     pub digest: Hash,
-    pub evidence: Evidence,
+    pub evidence: std::sync::Arc<Evidence>,
 }
 
 fn number<const N: usize>(key: &[u8], at: usize) -> [u8; N] {

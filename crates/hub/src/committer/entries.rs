@@ -3,15 +3,16 @@
 use super::Group;
 use crate::recorder::{hex, map, record};
 use journal::{GroupEntry, Hash, group_paths, leaf_hash};
-use model::{Record, Time, Value, Verb};
+use model::{Record, Value, Verb};
 use std::collections::{BTreeMap, HashMap};
-use store::{Evidence, Row, Under};
+use std::sync::Arc;
+use store::{Evidence, Rows, Under};
 
 /// The small tree of a group and what it says of each entity.
 #[derive(Default)]
 pub struct Entries {
     pub leaves: Vec<Hash>,
-    pub evidence: HashMap<u64, Evidence>,
+    pub evidence: HashMap<u64, Arc<Evidence>>,
     pub per_subject: HashMap<u64, bool>,
     pub of_job: HashMap<usize, (u32, Hash)>,
     /// By leaf: its path to the root.
@@ -30,10 +31,9 @@ impl Group<'_> {
         let mut entries = Entries::default();
         let mut items: BTreeMap<(usize, u32), Vec<(Option<u64>, Hash)>> = BTreeMap::new();
         for ((job, dataset), rows) in &self.rows {
-            let about_people =
-                self.works.values().any(|w| w.dataset == *dataset && w.model.about_people);
-            let digests = self.hub.store.row_digests(*dataset, about_people, rows, self.now);
-            let digests = digests.into_iter().map(|(_, digest)| (None, digest));
+            let about_people = self.about_people.contains(dataset);
+            let digests = self.hub.store.rows_digests(*dataset, about_people, rows);
+            let digests = digests.into_iter().map(|digest| (None, digest));
             items.entry((*job, *dataset)).or_default().extend(digests);
         }
         for work in self.works.values() {
@@ -86,11 +86,12 @@ impl Group<'_> {
                     item_path,
                     ..Evidence::default()
                 };
-                entries.evidence.insert(*number, evidence);
+                entries.evidence.insert(*number, Arc::new(evidence));
             }
         }
         let (paths, root) = group_paths(&entries.leaves);
         for evidence in entries.evidence.values_mut() {
+            let evidence = Arc::make_mut(evidence);
             evidence.group = small(entries.leaves.len());
             evidence.group_path.clone_from(&paths[evidence.position as usize]);
         }
@@ -98,41 +99,21 @@ impl Group<'_> {
         entries
     }
 
-    pub fn group_record(&self, entries: &Entries) -> Record {
-        let store = &self.hub.store;
-        let mut by_dataset: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-        for ((_, dataset), rows) in &self.rows {
-            by_dataset.entry(*dataset).or_default().extend(rows.iter().cloned());
-        }
+    pub fn group_record(&self, entries: &Entries, rows: &[Rows]) -> Record {
         let mut blobs = Vec::new();
-        let mut note = |dataset: u32, commit: u64, digests: Vec<(u64, Hash)>| {
-            for (subject, digest) in digests {
+        let mut note = |commit: u64, rows: &Rows| {
+            for (subject, digest) in rows.digests() {
                 blobs.push(Value::List(vec![
-                    Value::Integer(i64::from(dataset)),
+                    Value::Integer(i64::from(rows.dataset)),
                     Value::Integer(commit.cast_signed()),
                     Value::Integer(subject.cast_signed()),
                     Value::from(hex(&digest)),
                 ]));
             }
         };
-        for (dataset, rows) in by_dataset {
-            let about_people =
-                self.works.values().any(|w| w.dataset == dataset && w.model.about_people);
-            note(
-                dataset,
-                store.next_commit(),
-                store.row_digests(dataset, about_people, &rows, self.now),
-            );
-        }
-        for sealed in &self.sealed {
-            let digests = store.row_digests(
-                sealed.dataset,
-                sealed.per_subject,
-                &sealed.residual,
-                Time::default(),
-            );
-            note(sealed.dataset, sealed.upto, digests);
-        }
+        let commit = self.hub.store.next_commit();
+        rows.iter().for_each(|rows| note(commit, rows));
+        self.sealed.iter().for_each(|sealed| note(sealed.upto, &sealed.residual));
         let detail = map([
             ("root", Value::from(hex(&entries.root))),
             ("writes", Value::Integer(entries.leaves.len() as i64)),

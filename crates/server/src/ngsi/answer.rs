@@ -25,7 +25,13 @@ pub struct Reply {
     pub shape: Shape,
     pub options: Options,
     pub context: Arc<Context>,
+    /// Normalized and whole, in the core context: written once for all who ask.
+    plain: bool,
 }
+
+/// The link to the core context.
+const CORE_LINK: &str = "<https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.8.jsonld>; \
+     rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\"";
 
 /// Parameters of queries over entities.
 pub const QUERY_PARAMS: &[&str] = &[
@@ -91,7 +97,8 @@ impl Reply {
         options.pick.extend(names(&params.list("attrs"), &context));
         options.omit = names(&params.list("omit"), &context);
         options.geometry = params.get("geometryProperty").map(|term| context.expand(term));
-        Ok(Reply { shape, options, context })
+        let plain = *context.source() == Value::Null && options == Options::default();
+        Ok(Reply { shape, options, context, plain })
     }
 
     fn context_value(&self) -> Value {
@@ -119,8 +126,16 @@ impl Reply {
     }
 
     /// Writes one entity.
-    pub fn entity(&self, body: &mut Vec<u8>, entity: &model::Entity) {
+    pub fn entity(&self, body: &mut Vec<u8>, entity: &hub::Seen) {
         match self.shape {
+            Shape::Json | Shape::LinkedJson if self.plain => {
+                let write = |entity: &model::Entity| {
+                    let mut text = Vec::with_capacity(512);
+                    ngsild::render_entity(&mut text, entity, &self.context, &self.options);
+                    text
+                };
+                body.extend_from_slice(entity.text(write));
+            }
             Shape::GeoJson => ngsild::render_feature(body, entity, &self.context, &self.options),
             _ => ngsild::render_entity(body, entity, &self.context, &self.options),
         }
@@ -131,7 +146,7 @@ impl Reply {
     }
 
     /// Writes a list of entities, or a feature collection.
-    pub fn entities(&self, entities: &[Arc<model::Entity>]) -> Vec<u8> {
+    pub fn entities(&self, entities: &[Arc<hub::Seen>]) -> Vec<u8> {
         let mut body = Vec::with_capacity(entities.len() * 512 + 64);
         if self.shape == Shape::GeoJson {
             body.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":");
@@ -155,7 +170,11 @@ impl Reply {
         let mut response = (StatusCode::OK, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type()));
-        let linked = match self.context_value() {
+        let linked = match self.context.source() {
+            Value::Null if self.shape == Shape::Json => {
+                headers.insert(header::LINK, HeaderValue::from_static(CORE_LINK));
+                None
+            }
             Value::Text(url) if self.shape == Shape::Json => Some(url),
             _ => None,
         };

@@ -184,6 +184,15 @@ pub async fn append(call: Call) -> Handled {
 
 pub async fn update(call: Call) -> Handled {
     call.params.only(&["options", "type", "local"])?;
+    if call.is_plain_json() && call.params.get("options").is_none() {
+        let id = id_of(&call)?;
+        if let Some(reading) = ngsild::parse_reading_of(&id, &call.body)
+            && let Some(report) =
+                call.app.hub.write_readings(&call.session, None, &[reading]).await?
+        {
+            return one(report, None);
+        }
+    }
     let entity = fragment(&call)?;
     write_one(&call, Change::Update(entity), None).await
 }

@@ -71,7 +71,14 @@ impl Store {
         let ring = self.keyring.read();
         match under {
             Under::Hub | Under::Inbox => Some(ring.derived("digest")),
-            Under::Dataset(dataset) => Some(ring.derived(&format!("digest/{dataset}"))),
+            Under::Dataset(dataset) => {
+                if let Some(key) = self.digest_keys.read().get(&dataset) {
+                    return Some(key.clone());
+                }
+                let key = ring.derived(&format!("digest/{dataset}"));
+                self.digest_keys.write().insert(dataset, key.clone());
+                Some(key)
+            }
             Under::Subject(..) => {
                 let id = ring.current(Self::scope_of(under))?;
                 Some(ring.secret(id)?.derive("digest"))

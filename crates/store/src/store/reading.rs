@@ -10,6 +10,21 @@ use model::{Name, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Entities as they are now.
+pub struct Now<'a>(parking_lot::RwLockReadGuard<'a, crate::entities::Entities>);
+
+impl Now<'_> {
+    /// An entity by id, deleted ones included.
+    pub fn entity(&self, id: &str) -> Option<&Arc<Held>> {
+        self.0.by_id(id)
+    }
+
+    /// An entity by number, deleted ones included.
+    pub fn by_number(&self, number: u64) -> Option<&Arc<Held>> {
+        self.0.get(number)
+    }
+}
+
 impl Store {
     /// A document.
     pub fn document(&self, kind: u8, name: &str) -> Option<Arc<[u8]>> {
@@ -25,18 +40,28 @@ impl Store {
     }
 
     /// An entity by id, deleted ones included.
-    pub fn entity(&self, id: &str) -> Option<Held> {
+    pub fn entity(&self, id: &str) -> Option<Arc<Held>> {
         self.entities.read().by_id(id).cloned()
     }
 
+    /// Entities as they are now, for many looks in a row. Commits wait meanwhile.
+    pub fn now(&self) -> Now<'_> {
+        Now(self.entities.read())
+    }
+
+    /// The number of an entity, deleted ones included.
+    pub fn number_of(&self, id: &str) -> Option<u64> {
+        self.entities.read().number_of(id)
+    }
+
     /// An entity by number.
-    pub fn entity_by_number(&self, number: u64) -> Option<Held> {
+    pub fn entity_by_number(&self, number: u64) -> Option<Arc<Held>> {
         self.entities.read().get(number).cloned()
     }
 
     /// Every entity that has one of these types (none given: every entity), in the order they were
     /// created, as long as `each` says so. Deleted ones are included.
-    pub fn each_entity(&self, types: Option<&[Name]>, each: &mut dyn FnMut(&Held) -> bool) {
+    pub fn each_entity(&self, types: Option<&[Name]>, each: &mut dyn FnMut(&Arc<Held>) -> bool) {
         let entities = self.entities.read();
         match types {
             None => {
