@@ -637,7 +637,7 @@ impl Hub {
         let digest = hex_digest(&code.trim().to_uppercase());
         let found = self.state.credential(&digest).filter(|c| c.one_time && c.expires > now);
         let Some(found) = found else {
-            self.count_unknown("code", &source.block);
+            self.count_unknown("code", &source.block.to_string());
             return Err(wrong());
         };
         let principal =

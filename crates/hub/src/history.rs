@@ -237,7 +237,7 @@ impl Hub {
                             too_many = true;
                             return;
                         }
-                        Err(place) => periods.insert(place, (start, end, Sums::default())),
+                        Err(place) => periods.insert(place, (start, end, Sums::new(aggregation))),
                     }
                     if let Ok(found) = periods.binary_search_by_key(&start, |(start, _, _)| *start)
                     {
@@ -287,6 +287,9 @@ fn period_of(aggregation: &Aggregation, time: &TemporalQuery, at: Time) -> (Time
     }
 }
 
+/// Distinct values that are counted in a period; more are taken for as many.
+const MAX_DISTINCT: usize = 10_000;
+
 /// Running sums over a period (Welford's method for the deviation).
 #[derive(Clone, Debug, Default)]
 struct Sums {
@@ -301,10 +304,16 @@ struct Sums {
     last: f64,
     first_at: Time,
     last_at: Time,
-    distinct: std::collections::HashSet<u64>,
+    /// Only where distinct values are counted.
+    distinct: Option<std::collections::HashSet<u64>>,
 }
 
 impl Sums {
+    fn new(aggregation: &Aggregation) -> Sums {
+        let counted = aggregation.methods.contains(&Aggregate::DistinctCount);
+        Sums { distinct: counted.then(std::collections::HashSet::new), ..Sums::default() }
+    }
+
     fn add(&mut self, at: Time, value: f64) {
         if self.count == 0 {
             (self.minimum, self.maximum, self.first) = (value, value, value);
@@ -320,8 +329,10 @@ impl Sums {
         self.minimum = self.minimum.min(value);
         self.maximum = self.maximum.max(value);
         self.last = value;
-        if self.distinct.len() < 10_000 {
-            self.distinct.insert(value.to_bits());
+        if let Some(distinct) = &mut self.distinct
+            && distinct.len() < MAX_DISTINCT
+        {
+            distinct.insert(value.to_bits());
         }
     }
 
@@ -329,7 +340,11 @@ impl Sums {
         let count = self.count as f64;
         let number = match method {
             Aggregate::TotalCount => return Value::Integer(self.count.cast_signed()),
-            Aggregate::DistinctCount => return Value::Integer(self.distinct.len() as i64),
+            Aggregate::DistinctCount => {
+                return Value::Integer(
+                    self.distinct.as_ref().map_or(0, std::collections::HashSet::len) as i64,
+                );
+            }
             Aggregate::Sum => self.sum,
             Aggregate::Average => self.sum / count,
             Aggregate::Minimum => self.minimum,

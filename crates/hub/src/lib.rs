@@ -40,7 +40,7 @@ pub use history::{HistoryAnswer, HistoryQuery, SeriesAnswer};
 pub use hub::{Hub, HubOptions};
 pub use inbox::SEALED;
 pub use limits::{FIXED as FIXED_LIMITS, Limit, Limits};
-pub use open::Source;
+pub use open::{Block, Source};
 pub use read::{Answer, Query};
 pub use receipt::ReceiptRef;
 pub use seen::Seen;

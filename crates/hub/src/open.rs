@@ -13,10 +13,33 @@ pub const SIGN_IN_S: i64 = 12 * 3600;
 #[derive(Clone, Debug)]
 pub struct Source {
     pub zone: Zone,
-    /// The block the caller's address lies in, for counting: /24 or /48.
-    pub block: String,
+    pub block: Block,
     /// A browser that once signed in, by the number in its cookie.
     pub browser: Option<u64>,
+}
+
+/// The block an address lies in, for counting: /24 or /48.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// Inside the process.
+    Own,
+    Of(std::net::IpAddr),
+}
+
+impl std::fmt::Display for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Block::Own => f.write_str("own"),
+            Block::Of(std::net::IpAddr::V4(address)) => {
+                let [a, b, c, _] = address.octets();
+                write!(f, "{a}.{b}.{c}.0/24")
+            }
+            Block::Of(std::net::IpAddr::V6(address)) => {
+                let [a, b, c, ..] = address.segments();
+                write!(f, "{a:x}:{b:x}:{c:x}::/48")
+            }
+        }
+    }
 }
 
 pub(crate) fn hex_digest(token: &str) -> String {
@@ -37,7 +60,7 @@ impl Hub {
         // What nothing is kept for is no purpose: else records could be filled with any text.
         let purpose = purpose.filter(|purpose| self.state.knows_purpose(purpose));
         let unknown = || {
-            self.count_unknown("token", &source.block);
+            self.count_unknown("token", &source.block.to_string());
             HubError::Unauthenticated("the token is unknown, expired or revoked".into())
         };
         match credential {
@@ -101,7 +124,7 @@ impl Hub {
     ) -> Result<(String, Session), HubError> {
         let wrong = || {
             self.counters.add(Counter::SignInsFailed, 1);
-            self.count_unknown("sign-in", &source.block);
+            self.count_unknown("sign-in", &source.block.to_string());
             HubError::Unauthenticated("the login or the password is wrong".into())
         };
         if login.len() > 200 {

@@ -5,15 +5,26 @@ use crate::{Hub, HubError, TENANT};
 use model::{Action, Decision, Record, Sensitivity, Session, Time, Value, Verb};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Session (0 for all), dataset, purpose.
-type Key = (u64, String, Option<String>);
+/// Reads by dataset, then by principal (0 for all) and purpose.
+type Counts = HashMap<String, HashMap<(u64, Option<Arc<str>>), u64>>;
+
+fn count(counts: &Mutex<Counts>, dataset: &str, principal: u64, purpose: Option<Arc<str>>) {
+    let mut counts = counts.lock();
+    if !counts.contains_key(dataset) {
+        counts.insert(dataset.to_owned(), HashMap::new());
+    }
+    if let Some(counts) = counts.get_mut(dataset) {
+        *counts.entry((principal, purpose)).or_default() += 1;
+    }
+}
 
 /// Counts that become records by the minute and the hour.
 #[derive(Default)]
 pub struct Recorder {
-    open: Mutex<HashMap<Key, u64>>,
-    internal: Mutex<HashMap<Key, u64>>,
+    open: Mutex<Counts>,
+    internal: Mutex<Counts>,
     /// Refusals of a principal in this minute.
     refusals: Mutex<HashMap<u64, u32>>,
     /// Refusals of unknown callers: by door and source block.
@@ -60,21 +71,23 @@ impl Hub {
         detail: Value,
     ) -> Result<Option<u64>, HubError> {
         self.counters.add(crate::Counter::Reads, 1);
-        let purpose = session.purpose.as_deref().map(str::to_owned);
+        match level {
+            Sensitivity::Open => {
+                count(&self.recorder.open, dataset, 0, session.purpose.clone());
+                return Ok(None);
+            }
+            Sensitivity::Internal => {
+                let principal = session.principal.number;
+                count(&self.recorder.internal, dataset, principal, session.purpose.clone());
+                return Ok(None);
+            }
+            _ => {}
+        }
         let mut made = record(session, Verb::Read, dataset, self.now(), detail);
         made.policy_version = self.state.snapshot().version;
         made.subjects = subjects;
         match level {
-            Sensitivity::Open => {
-                *self.recorder.open.lock().entry((0, dataset.to_owned(), purpose)).or_default() +=
-                    1;
-                Ok(None)
-            }
-            Sensitivity::Internal => {
-                let key = (session.principal.number, dataset.to_owned(), purpose);
-                *self.recorder.internal.lock().entry(key).or_default() += 1;
-                Ok(None)
-            }
+            Sensitivity::Open | Sensitivity::Internal => Ok(None),
             Sensitivity::Confidential => {
                 let job = Job::Records { records: vec![made], reply: None };
                 self.jobs.send(job).await.map_err(|_| HubError::Stopping)?;
@@ -149,13 +162,15 @@ impl Hub {
         };
         let mut records = Vec::new();
         let own = self.own_session();
-        let mut counted = |counts: HashMap<Key, u64>| {
-            for ((principal, dataset, purpose), count) in counts {
-                let detail = map([("reads", Value::Integer(count.cast_signed()))]);
-                let mut made = record(&own, Verb::Read, &dataset, now, detail);
-                made.actor = principal;
-                made.purpose = purpose;
-                records.push(made);
+        let mut counted = |counts: Counts| {
+            for (dataset, counts) in counts {
+                for ((principal, purpose), count) in counts {
+                    let detail = map([("reads", Value::Integer(count.cast_signed()))]);
+                    let mut made = record(&own, Verb::Read, &dataset, now, detail);
+                    made.actor = principal;
+                    made.purpose = purpose.as_deref().map(str::to_owned);
+                    records.push(made);
+                }
             }
         };
         if hour {

@@ -60,7 +60,7 @@ async fn city(directory: &TempDir) -> (Arc<Hub>, String) {
 }
 
 fn session(hub: &Hub, token: &str) -> Session {
-    let source = Source { zone: Zone::Local, block: "test".into(), browser: None };
+    let source = Source { zone: Zone::Local, block: crate::Block::Own, browser: None };
     let credential =
         if token.is_empty() { Credential::None } else { Credential::Bearer(token.to_owned()) };
     hub.open(&credential, &source, None).unwrap()
@@ -258,4 +258,133 @@ async fn readings_the_short_way_are_what_they_are_the_long_way() {
         hub.stop().await;
     }
     assert!(after[0] == after[1], "after a restart");
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_all(&path, &target);
+        } else {
+            let _ = std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn files_under(directory: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_under(&path, found) } else { found.push(path) }
+    }
+}
+
+/// Everything a store holds, as text.
+fn contents(store: &store::Store) -> String {
+    let mut shown = format!("{} records\n", store.log_size());
+    store.each_entity(None, &mut |held| {
+        shown += &format!("{:?} {:?}\n", held.deleted, held.entity);
+        for series in held.series.iter() {
+            let points = store.points(series, Time::MIN, Time::MAX, None);
+            shown += &format!("{points:?}\n");
+        }
+        true
+    });
+    for kind in 0..20 {
+        shown += &format!("{:?}\n", store.documents(kind));
+    }
+    shown
+}
+
+/// Does one thing to a file; says what.
+fn damage(path: &std::path::Path, random: &mut impl FnMut(u64) -> u64) -> String {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = random(bytes.len().max(1) as u64) as usize;
+    let what = match random(5) {
+        0 => {
+            bytes.truncate(at);
+            format!("cut at {at}")
+        }
+        1 => {
+            let end = bytes.len().min(at + 4_096);
+            bytes[at..end].fill(0);
+            format!("zeros from {at} to {end}")
+        }
+        _ if bytes.is_empty() => "as it was".to_owned(),
+        _ => {
+            let bit = random(8);
+            bytes[at] ^= 1 << bit;
+            format!("bit {bit} of byte {at} flipped")
+        }
+    };
+    std::fs::write(path, bytes).unwrap();
+    format!("{}: {what}", path.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_at_rest_never_hides_a_loss() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    for minute in 0..40 {
+        for of_type in ["River", "Meter"] {
+            hub.write(&gauge, vec![reading(of_type, f64::from(minute), minute)]).await.unwrap();
+        }
+    }
+    let sealing = hub.clone();
+    tokio::task::spawn_blocking(move || sealing.tidy()).await.unwrap();
+    hub.write(&gauge, vec![reading("River", 77.0, 50)]).await.unwrap();
+    hub.stop().await;
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    drop(hub);
+    // As an orderly stop left it, and as a kill would have: the engine's journal holds everything.
+    let options = store::Options { min_free_bytes: 0 };
+    let open = |root: &std::path::Path| {
+        store::Store::open(Files::new(&root.join("data"), None), options.clone())
+    };
+    let whole = contents(&open(directory.path()).unwrap());
+    let runs: u64 =
+        std::env::var("TANGGUL_DAMAGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(80);
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let (mut refused, mut named, mut harmless) = (0, 0, 0);
+    for run in 0..runs {
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(directory.path(), copy.path());
+        let mut files = Vec::new();
+        files_under(copy.path(), &mut files);
+        files.retain(|path| !path.ends_with("ring"));
+        // The engine's journal above all.
+        let journals: Vec<_> = files
+            .iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "jnl"))
+            .cloned()
+            .collect();
+        let among = if random(2) == 0 && !journals.is_empty() { &journals } else { &files };
+        let what = damage(&among[random(among.len() as u64) as usize], &mut random);
+        match open(copy.path()) {
+            Err(error) => {
+                assert!(error.to_string().len() > 10, "run {run}, {what}: {error}");
+                refused += 1;
+            }
+            Ok(store) => {
+                let findings = crate::verify(&store, &vkey).map(|report| report.findings);
+                match findings {
+                    Ok(findings) if findings.is_empty() => {
+                        assert!(contents(&store) == whole, "run {run}, {what}: a loss is hidden");
+                        harmless += 1;
+                    }
+                    _ => named += 1,
+                }
+            }
+        }
+    }
+    println!("{refused} refused, {named} named by verify, {harmless} without harm");
+    assert!(refused > 0 && refused + named > runs / 4, "{refused} {named} {harmless}");
 }

@@ -1,17 +1,54 @@
 //! Names of types and attributes: IRIs, held in one canonical form.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 /// The canonical name of a type, an attribute or a vocabulary value.
 ///
 /// An IRI, except that a term the NGSI-LD core context knows or puts into its default vocabulary
 /// (`https://uri.etsi.org/ngsi-ld/default-context/`, ETSI GS CIM 009 annex B) is held as its short
 /// term. A short term holds no `:`, an IRI always does, so the two never meet.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Name(Arc<str>);
+
+/// Names that are held once however often they occur; more than these are held by themselves.
+const MAX_SHARED: usize = 100_000;
+
+/// One copy of each name: a city has a few hundred names and millions of uses.
+fn shared(text: &str) -> Arc<str> {
+    static NAMES: LazyLock<RwLock<HashSet<Arc<str>>>> = LazyLock::new(RwLock::default);
+    let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = known.get(text) {
+        return name.clone();
+    }
+    let full = known.len() >= MAX_SHARED;
+    drop(known);
+    let name: Arc<str> = text.into();
+    if !full {
+        NAMES.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+    }
+    name
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Name;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Name, E> {
+                Ok(Name(shared(text)))
+            }
+        }
+        from.deserialize_str(Text)
+    }
+}
 
 impl Name {
     /// The vocabulary that terms without a context of their own belong to.
@@ -25,7 +62,7 @@ impl Name {
             .strip_prefix(Self::DEFAULT_VOCABULARY)
             .or_else(|| iri.strip_prefix(Self::CORE_VOCABULARY))
             .filter(|rest| !rest.is_empty() && !rest.contains(['/', ':', '#']));
-        Name(short.unwrap_or(iri).into())
+        Name(shared(short.unwrap_or(iri)))
     }
 
     /// The canonical text.

@@ -2,7 +2,7 @@
 
 use crate::routes::ROUTES;
 use axum::Router;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, header};
 use courier::Courier;
 use hub::Hub;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl App {
     }
 }
 
-/// Every route of the table, with headers that hold for all.
+/// Every route of the table.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
@@ -35,25 +35,24 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(crate::ops::not_found)
         .method_not_allowed_fallback(crate::ops::not_allowed)
-        .layer(axum::middleware::map_response(harden))
         .with_state(app)
 }
 
 /// Headers that make browsers careful, on everything.
-async fn harden(mut response: Response) -> Response {
-    use axum::http::{HeaderValue, header};
-    let headers = response.headers_mut();
-    let mut set = |name, value| {
+pub fn harden(headers: &mut HeaderMap) {
+    let all = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        ),
+    ];
+    headers.reserve(all.len());
+    for (name, value) in all {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
-    };
-    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(header::X_FRAME_OPTIONS, "DENY");
-    set(header::REFERRER_POLICY, "no-referrer");
-    set(header::CACHE_CONTROL, "no-store");
-    set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
-    set(
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    );
-    response
+    }
 }

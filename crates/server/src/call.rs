@@ -5,11 +5,12 @@ use crate::app::App;
 use crate::door::seconds;
 use crate::params::{Params, decode};
 use crate::problem::Problem;
+use axum::RequestPartsExt;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, RawPathParams, Request};
 use axum::http::{HeaderMap, header};
-use axum::{RequestExt, body::Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hub::{Hub, Source};
+use hub::{Block, Hub, Source};
 use model::{Credential, Session, Value, Zone};
 use ngsild::{Context, Invalid};
 use std::net::{IpAddr, SocketAddr};
@@ -35,42 +36,28 @@ pub struct Peer(pub SocketAddr);
 
 /// The zone and the block of an address.
 pub fn source_of(address: IpAddr) -> Source {
-    let canonical = address.to_canonical();
-    let (zone, block) = match canonical {
-        IpAddr::V4(v4) => {
-            let zone = match v4 {
-                v4 if v4.is_loopback() => Zone::Local,
-                v4 if v4.is_private() => Zone::City,
-                _ => Zone::Outside,
-            };
-            let [a, b, c, _] = v4.octets();
-            (zone, format!("{a}.{b}.{c}.0/24"))
-        }
-        IpAddr::V6(v6) => {
-            let zone = match v6 {
-                v6 if v6.is_loopback() => Zone::Local,
-                v6 if v6.is_unique_local() => Zone::City,
-                _ => Zone::Outside,
-            };
-            let [a, b, c, ..] = v6.segments();
-            (zone, format!("{a:x}:{b:x}:{c:x}::/48"))
-        }
+    let address = address.to_canonical();
+    let zone = match address {
+        address if address.is_loopback() => Zone::Local,
+        IpAddr::V4(v4) if v4.is_private() => Zone::City,
+        IpAddr::V6(v6) if v6.is_unique_local() => Zone::City,
+        _ => Zone::Outside,
     };
-    Source { zone, block, browser: None }
+    Source { zone, block: Block::Of(address), browser: None }
 }
 
 impl FromRequest<Arc<App>> for Call {
     type Rejection = Problem;
 
-    async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Call, Problem> {
-        let peer =
-            request.extensions().get::<Peer>().map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Call, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>().map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
         let source = source_of(peer);
-        let path = request.extract_parts::<RawPathParams>().await.map_or_else(
+        let path = parts.extract::<RawPathParams>().await.map_or_else(
             |_| Vec::new(),
             |params| params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         );
-        let headers = request.headers().clone();
+        let headers = parts.headers;
         let session = session_of(&app.hub, &headers, &source)?;
         if let Some(tenant) = headers.get("ngsild-tenant") {
             let shown = tenant.to_str().unwrap_or_default();
@@ -78,7 +65,7 @@ impl FromRequest<Arc<App>> for Call {
                 "there is no tenant `{shown}`; leave `NGSILD-Tenant` out"
             )));
         }
-        let params = Params::parse(request.uri().query().unwrap_or_default())?;
+        let params = Params::parse(parts.uri.query().unwrap_or_default())?;
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -87,11 +74,15 @@ impl FromRequest<Arc<App>> for Call {
         let too_large = || Problem::too_large(format!("a body has at most {most} bytes"));
         if length.is_some_and(|length| length > most) {
             // A little more is read and thrown away, so that the client hears the answer.
-            let rest = Limited::new(request.into_body(), 2 * most);
+            let rest = Limited::new(body, 2 * most);
             drop(tokio::time::timeout(patience, drain(rest)).await);
             return Err(too_large());
         }
-        let body = Limited::new(request.into_body(), most).collect();
+        if body.is_end_stream() {
+            let body = Bytes::new();
+            return Ok(Call { app: app.clone(), session, params, headers, source, body, path });
+        }
+        let body = Limited::new(body, most).collect();
         let body = match tokio::time::timeout(patience, body).await {
             Err(_) => return Err(Problem::slow("the body did not arrive in time")),
             Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {

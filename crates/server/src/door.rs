@@ -1,6 +1,6 @@
 //! Listening: TLS, connection limits, time limits.
 
-use crate::app::{App, router};
+use crate::app::{App, harden, router};
 use crate::call::Peer;
 use crate::limits::Limits;
 use crate::mqtt;
@@ -202,11 +202,14 @@ async fn serve_http(
         trim_slash(request.uri_mut());
         let service = service.clone();
         async move {
-            if head_bytes(&request) > most {
+            let mut response = if head_bytes(&request) > most {
                 let what = format!("the head of a request has at most {most} bytes");
-                return Ok(Problem::head_too_large(what).into_response());
-            }
-            tower::ServiceExt::oneshot(service, request).await
+                Problem::head_too_large(what).into_response()
+            } else {
+                tower::ServiceExt::oneshot(service, request).await?
+            };
+            harden(response.headers_mut());
+            Ok::<_, std::convert::Infallible>(response)
         }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

@@ -48,17 +48,23 @@ fn failed(error: fjall::Error) -> StoreError {
 
 impl Engine {
     pub fn open(directory: &Path) -> Result<Engine, StoreError> {
-        let database = Database::builder(directory)
-            .max_journaling_size(MAX_JOURNAL_BYTES)
-            .journal_compression(fjall::CompressionType::None)
-            // With more, an idle worker spins while another compacts.
-            .worker_threads(1)
-            .cache_size(CACHE_BYTES)
-            .open()
-            .map_err(|error| match error {
-                fjall::Error::Locked => StoreError::Locked(directory.display().to_string()),
-                other => failed(other),
-            })?;
+        let open = || {
+            Database::builder(directory)
+                .max_journaling_size(MAX_JOURNAL_BYTES)
+                .journal_compression(fjall::CompressionType::None)
+                // With more, an idle worker spins while another compacts.
+                .worker_threads(1)
+                .cache_size(CACHE_BYTES)
+                .open()
+        };
+        // The engine asserts what it reads; on a damaged file that must not end the process.
+        let opened = std::panic::catch_unwind(open).map_err(|_| {
+            StoreError::Damaged(format!("the engine's files in `{}`", directory.display()))
+        })?;
+        let database = opened.map_err(|error| match error {
+            fjall::Error::Locked => StoreError::Locked(directory.display().to_string()),
+            other => failed(other),
+        })?;
         let options = || {
             KeyspaceCreateOptions::default()
                 // What is encrypted does not compress.

@@ -1,7 +1,7 @@
 //! Entities in memory: their current state, by id, number and type.
 
+use crate::Under;
 use crate::codec::EntityDoc;
-use crate::{Evidence, Under};
 use model::{Content, Entity, Instance, Name, Time, Value};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,6 @@ pub struct Held {
     pub commit: u64,
     /// The state is ahead of the document on disk by rows that are.
     pub ahead: bool,
-    pub evidence: Arc<Evidence>,
     /// What readers made of this state, to be used again by the next.
     pub derived: Derived,
 }
@@ -140,8 +139,15 @@ impl Entities {
         self.by_type.iter().filter(|(_, numbers)| !numbers.is_empty()).map(|(name, _)| name)
     }
 
-    pub fn put(&mut self, held: Held) {
+    pub fn put(&mut self, mut held: Held) {
         let number = held.number;
+        // What stays for years takes no more room than it needs.
+        if let Some(entity) = Arc::get_mut(&mut held.entity) {
+            entity.attributes.shrink_to_fit();
+        }
+        if let Some(series) = Arc::get_mut(&mut held.series) {
+            series.shrink_to_fit();
+        }
         self.unlink(number);
         for name in &held.entity.types {
             self.by_type.entry(name.clone()).or_default().insert(number);
@@ -201,7 +207,6 @@ impl Entities {
             deleted: doc.deleted,
             commit: doc.commit,
             ahead: false,
-            evidence: doc.evidence,
             derived: Derived::default(),
         });
     }

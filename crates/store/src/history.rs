@@ -4,7 +4,7 @@
 //! later generations win over earlier ones, open runs over all chunks.
 
 use crate::StoreError;
-use crate::codec::{ChunkRef, Manifest};
+use crate::codec::{self, ChunkRef, Manifest};
 use model::{Instance, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -47,7 +47,8 @@ pub struct Chunk {
 #[derive(Clone, Debug)]
 pub enum Open {
     Numbers(Vec<RawPoint>),
-    Rich(Vec<(i64, Instance)>),
+    /// Whole instances, encoded: they are seldom read.
+    Rich(Vec<(i64, Box<[u8]>)>),
 }
 
 fn insert<T>(run: &mut Vec<(i64, T)>, at: i64, value: T) {
@@ -87,10 +88,10 @@ impl History {
         }
     }
 
-    pub fn put_rich(&mut self, series: u32, at: i64, instance: Instance) {
+    pub fn put_rich(&mut self, series: u32, at: i64, instance: &Instance) {
         let open = self.open.entry(series).or_insert_with(|| Open::Rich(Vec::new()));
         if let Open::Rich(run) = open {
-            insert(run, at, instance);
+            insert(run, at, codec::encode(instance).into_boxed_slice());
         }
     }
 

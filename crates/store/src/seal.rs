@@ -44,7 +44,7 @@ pub struct Sealed {
     /// What stays open, written anew.
     pub residual: Rows,
     numbers: HashMap<u32, Vec<RawPoint>>,
-    rich: HashMap<u32, Vec<(i64, Instance)>>,
+    rich: HashMap<u32, Vec<(i64, Box<[u8]>)>>,
 }
 
 impl Sealed {
@@ -171,21 +171,20 @@ impl Store {
             }
             Open::Rich(mut run) => {
                 run.retain(|(at, _)| *at >= floor);
+                let decode = |bytes: &[u8]| codec::decode::<Instance>(bytes, "an open instance");
                 if keep_open(run.len()) {
-                    sealed.residual.rows.extend(run.into_iter().map(|(at, instance)| Row {
-                        entity,
-                        series,
-                        at: Time(at),
-                        value: RowValue::Rich(Box::new(instance)),
-                    }));
+                    for (at, bytes) in &run {
+                        let value = RowValue::Rich(Box::new(decode(bytes)?));
+                        sealed.residual.rows.push(Row { entity, series, at: Time(*at), value });
+                    }
                     return Ok(());
                 }
                 let ends = (run[0].0, run[run.len() - 1].0);
-                sealed.rich.insert(series, run.clone());
-                let points: Vec<RichPoint> = run
-                    .into_iter()
-                    .map(|(at, instance)| RichPoint { series, at, instance })
-                    .collect();
+                let point = |(at, bytes): &(i64, Box<[u8]>)| {
+                    Ok(RichPoint { series, at: *at, instance: decode(bytes)? })
+                };
+                let points = run.iter().map(point).collect::<Result<Vec<_>, StoreError>>()?;
+                sealed.rich.insert(series, run);
                 (true, points.len(), ends.0, ends.1, codec::encode(&points))
             }
         };

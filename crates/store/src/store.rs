@@ -71,6 +71,11 @@ pub struct Store {
     digest_keys: RwLock<HashMap<u32, Secret>>,
 }
 
+/// Key and encrypted value.
+type Sealed = (Vec<u8>, Vec<u8>);
+/// Entities decoded together when the store opens.
+const LOADED_AT_ONCE: usize = 16_384;
+
 struct Head {
     tree: Tree,
 }
@@ -198,17 +203,22 @@ impl Store {
         })?;
         let mut entities = self.entities.write();
         let mut history = self.history.write();
-        self.engine.scan(Table::Entity, b"", |key, sealed| {
-            let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? else {
-                return Ok(());
-            };
-            let doc: EntityDoc = codec::decode(&plain, "an entity")?;
-            for series in &doc.series {
-                history.owner.insert(series.number, (doc.dataset, doc.number));
+        let mut waiting: Vec<Sealed> = Vec::with_capacity(LOADED_AT_ONCE);
+        let mut take = |waiting: &mut Vec<Sealed>| -> Result<(), StoreError> {
+            for doc in self.open_entities(waiting)? {
+                for series in &doc.series {
+                    history.owner.insert(series.number, (doc.dataset, doc.number));
+                }
+                entities.load(doc);
             }
-            entities.load(doc);
+            waiting.clear();
             Ok(())
+        };
+        self.engine.scan(Table::Entity, b"", |key, sealed| {
+            waiting.push((key.to_vec(), sealed.to_vec()));
+            if waiting.len() < LOADED_AT_ONCE { Ok(()) } else { take(&mut waiting) }
         })?;
+        take(&mut waiting)?;
         let mut forgotten: HashMap<u32, Forgotten> = HashMap::new();
         let mut manifests = Vec::new();
         self.engine.scan(Table::Manifest, b"", |key, sealed| {
@@ -265,7 +275,7 @@ impl Store {
             for point in &blob.rich {
                 last_series = last_series.max(point.series + 1);
                 if live(point.series, point.at) {
-                    history.put_rich(point.series, point.at, point.instance.clone());
+                    history.put_rich(point.series, point.at, &point.instance);
                 }
             }
             let points = u32::try_from(blob.series.len() + blob.rich.len()).unwrap_or(u32::MAX);
@@ -278,6 +288,32 @@ impl Store {
             self.load_closed()?;
         }
         Ok(())
+    }
+
+    /// Decrypts and decodes entities, on every processor there is. Those whose key is not here are
+    /// left out.
+    fn open_entities(&self, sealed: &[Sealed]) -> Result<Vec<EntityDoc>, StoreError> {
+        let open = |part: &[Sealed]| -> Result<Vec<EntityDoc>, StoreError> {
+            let mut docs = Vec::with_capacity(part.len());
+            for (key, sealed) in part {
+                if let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? {
+                    docs.push(codec::decode(&plain, "an entity")?);
+                }
+            }
+            Ok(docs)
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let part = sealed.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> =
+                sealed.chunks(part).map(|part| scope.spawn(move || open(part))).collect();
+            let mut docs = Vec::with_capacity(sealed.len());
+            for part in parts {
+                let ended = part.join();
+                docs.extend(ended.map_err(|_| StoreError::Damaged("an entity".into()))??);
+            }
+            Ok(docs)
+        })
     }
 
     /// Where it is noted that an id is taken by an entity under the sensitive root.
@@ -576,7 +612,6 @@ impl Store {
                 deleted: write.deleted,
                 commit,
                 ahead: false,
-                evidence: write.evidence,
                 derived: crate::Derived::default(),
             });
         }
@@ -589,7 +624,9 @@ impl Store {
             for row in rows {
                 match row.value {
                     RowValue::Number(value) => history.put_number(row.series, row.at.0, value),
-                    RowValue::Rich(instance) => history.put_rich(row.series, row.at.0, *instance),
+                    RowValue::Rich(instance) => {
+                        history.put_rich(row.series, row.at.0, &instance);
+                    }
                 }
             }
         }

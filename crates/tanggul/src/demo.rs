@@ -263,7 +263,7 @@ async fn register(running: &Running, token: &str) -> anyhow::Result<()> {
                 .collect(),
         })
     });
-    let source = hub::Source { zone: model::Zone::Local, block: "demo".into(), browser: None };
+    let source = hub::Source { zone: model::Zone::Local, block: hub::Block::Own, browser: None };
     let credential = model::Credential::Bearer(token.to_owned());
     let session = running.hub.open(&credential, &source, Some("social-care"))?;
     let report = running.hub.write(&session, changes.collect()).await?;

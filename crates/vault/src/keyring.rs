@@ -4,7 +4,7 @@
 use crate::PublicKey;
 use crate::aead::{Secret, open, seal};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Number of a data key; written before everything it encrypts.
 pub type KeyId = u32;
@@ -46,7 +46,7 @@ struct Line {
     id: KeyId,
     scope: Scope,
     root: Root,
-    /// The key, sealed under its root.
+    /// The key, sealed under its root; empty when it was deleted.
     wrapped: Vec<u8>,
 }
 
@@ -66,13 +66,22 @@ pub struct Keyring {
     sensitive: Option<Secret>,
     keys: HashMap<KeyId, Held>,
     current: HashMap<Scope, KeyId>,
+    /// What deleted keys encrypted: a key that is missing without having been deleted is a loss.
+    deleted: BTreeMap<KeyId, (Scope, Root)>,
     next: KeyId,
 }
 
 impl Keyring {
     /// An empty keyring under these roots; without the sensitive one it is sealed.
     pub fn new(operational: Secret, sensitive: Option<Secret>) -> Keyring {
-        Keyring { operational, sensitive, keys: HashMap::new(), current: HashMap::new(), next: 1 }
+        Keyring {
+            operational,
+            sensitive,
+            keys: HashMap::new(),
+            current: HashMap::new(),
+            deleted: BTreeMap::new(),
+            next: 1,
+        }
     }
 
     /// Reads what [`Keyring::to_bytes`] wrote, with lines appended since. A last line cut short by a
@@ -92,6 +101,12 @@ impl Keyring {
             let length = u32::from_be_bytes(*length) as usize;
             let Some((line, after)) = after.split_at_checked(length) else { break };
             let line: Line = postcard::from_bytes(line).map_err(|_| KeyringError::Damaged(at))?;
+            if line.wrapped.is_empty() {
+                ring.deleted.insert(line.id, (line.scope, line.root));
+                ring.next = ring.next.max(line.id + 1);
+                rest = after;
+                continue;
+            }
             let secret = match ring.root(line.root) {
                 Some(root) => {
                     let plain = open(root, &context(line.id, line.scope), &line.wrapped)
@@ -126,7 +141,7 @@ impl Keyring {
     /// Everything, to be written to a fresh file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        let mut ids: Vec<_> = self.keys.keys().copied().collect();
+        let mut ids: Vec<_> = self.keys.keys().chain(self.deleted.keys()).copied().collect();
         ids.sort_unstable();
         for id in ids {
             bytes.extend(self.line(id));
@@ -135,8 +150,15 @@ impl Keyring {
     }
 
     fn line(&self, id: KeyId) -> Vec<u8> {
-        let Some(held) = self.keys.get(&id) else { return Vec::new() };
-        let line = Line { id, scope: held.scope, root: held.root, wrapped: held.wrapped.clone() };
+        let line = match (self.keys.get(&id), self.deleted.get(&id)) {
+            (Some(Held { scope, root, wrapped, .. }), _) => {
+                Line { id, scope: *scope, root: *root, wrapped: wrapped.clone() }
+            }
+            (None, Some((scope, root))) => {
+                Line { id, scope: *scope, root: *root, wrapped: Vec::new() }
+            }
+            (None, None) => return Vec::new(),
+        };
         // Plain data into memory: this cannot fail.
         let body = postcard::to_stdvec(&line).unwrap_or_default();
         let length = u32::try_from(body.len()).unwrap_or(0).to_be_bytes();
@@ -199,6 +221,11 @@ impl Keyring {
         self.keys.get(&id)?.secret.as_ref()
     }
 
+    /// Whether the key was deleted, so that what it encrypted is gone for good.
+    pub fn is_deleted(&self, id: KeyId) -> bool {
+        self.deleted.contains_key(&id)
+    }
+
     /// Whether the key is there, sealed or not.
     pub fn contains(&self, id: KeyId) -> bool {
         self.keys.contains_key(&id)
@@ -230,9 +257,9 @@ impl Keyring {
     /// replaced the file.
     pub fn delete(&mut self, ids: &[KeyId]) {
         for id in ids {
-            if let Some(held) = self.keys.remove(id)
-                && self.current.get(&held.scope) == Some(id)
-            {
+            let Some(held) = self.keys.remove(id) else { continue };
+            self.deleted.insert(*id, (held.scope, held.root));
+            if self.current.get(&held.scope) == Some(id) {
                 self.current.remove(&held.scope);
             }
         }
@@ -273,7 +300,10 @@ mod tests {
         assert_eq!(again.secret(subject).unwrap().bytes(), ring.secret(subject).unwrap().bytes());
         assert!(open(&file[..file.len() - 3]).unwrap().secret(subject).is_none());
         ring.delete(&[subject]);
-        assert!(open(&ring.to_bytes()).unwrap().secret(subject).is_none());
+        let mut again = open(&ring.to_bytes()).unwrap();
+        assert!(again.secret(subject).is_none() && again.is_deleted(subject));
+        let (next, _) = again.create(Scope::Dataset(3), Root::Operational).unwrap();
+        assert!(next > subject, "no number is given twice");
         assert_eq!(ring.of_scope(Scope::Dataset(2)), Vec::<KeyId>::new());
     }
 

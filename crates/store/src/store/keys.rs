@@ -134,7 +134,10 @@ impl Store {
             return vault::open_sealed(root, &context, body).map(Some).ok_or_else(damaged);
         }
         match ring.secret(id) {
-            None => Ok(None),
+            None if ring.contains(id) || ring.is_deleted(id) => Ok(None),
+            None => Err(StoreError::Damaged(format!(
+                "the keyring: key {id} is missing from it, and was never deleted"
+            ))),
             Some(secret) => vault::open(secret, &context, body).map(Some).ok_or_else(damaged),
         }
     }

@@ -175,7 +175,9 @@ impl Store {
             let run: Vec<RichPoint> = codec::decode(&self.read_chunk(&chunk)?, "a sealed chunk")?;
             points.extend(run.into_iter().map(|point| (point.at, point.instance)));
         }
-        points.extend(open);
+        for (at, bytes) in open {
+            points.insert(at, codec::decode(&bytes, "an open instance")?);
+        }
         points.retain(|at, _| *at >= from && *at < until.0);
         Ok(points)
     }
