@@ -24,5 +24,5 @@ pub use lens::{Lens, Sight};
 pub use name::{Name, scope_within};
 pub use principal::{Credential, Kind, Principal, Role, Session, Status, Zone};
 pub use record::{Action, Decision, Record, Verb};
-pub use time::{Time, TimeError};
+pub use time::{Time, TimeError, TimeText};
 pub use value::Value;

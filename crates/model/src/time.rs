@@ -159,20 +159,60 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     (year, u32::try_from(month).unwrap_or(1), u32::try_from(day).unwrap_or(1))
 }
 
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// An instant in RFC 3339, made without allocating: histories are mostly times.
+pub struct TimeText {
+    bytes: [u8; 27],
+    length: usize,
+}
+
+impl std::ops::Deref for TimeText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Only digits and marks were written.
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+fn digits(into: &mut [u8], mut number: i64) {
+    for place in into.iter_mut().rev() {
+        *place = b'0' + u8::try_from(number.rem_euclid(10)).unwrap_or(0);
+        number /= 10;
+    }
+}
+
+impl Time {
+    /// The instant as RFC 3339 writes it in UTC, with as many digits of the second as it has.
+    pub fn text(self) -> TimeText {
         let (year, month, day) = self.civil();
         let second = self.seconds().rem_euclid(SECONDS_PER_DAY);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+        let mut bytes = *b"0000-00-00T00:00:00.000000Z";
+        digits(&mut bytes[..4], year);
+        digits(&mut bytes[5..7], i64::from(month));
+        digits(&mut bytes[8..10], i64::from(day));
+        digits(&mut bytes[11..13], second / 3600);
+        digits(&mut bytes[14..16], second / 60 % 60);
+        digits(&mut bytes[17..19], second % 60);
         let micros = self.0.rem_euclid(MICROS_PER_SECOND);
-        if micros == 0 {
-            f.write_str("Z")
-        } else if micros % 1000 == 0 {
-            write!(f, ".{:03}Z", micros / 1000)
-        } else {
-            write!(f, ".{micros:06}Z")
-        }
+        let length = match micros {
+            0 => 20,
+            micros if micros % 1000 == 0 => {
+                digits(&mut bytes[20..23], micros / 1000);
+                24
+            }
+            micros => {
+                digits(&mut bytes[20..26], micros);
+                27
+            }
+        };
+        bytes[length - 1] = b'Z';
+        TimeText { bytes, length }
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

@@ -112,7 +112,7 @@ fn key(out: &mut Vec<u8>, name: &str) {
 
 fn time(out: &mut Vec<u8>, name: &str, time: Time) {
     key(out, name);
-    write_text(out, &time.to_string());
+    write_text(out, &time.text());
 }
 
 /// Writes one entity as a JSON object.

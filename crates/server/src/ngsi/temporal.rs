@@ -233,7 +233,7 @@ fn render_values(body: &mut Vec<u8>, instances: &[Instance]) {
         body.push(b'[');
         render_value(body, &instance.value());
         body.push(b',');
-        write_text(body, &instance.observed_at.unwrap_or(instance.modified).to_string());
+        write_text(body, &instance.observed_at.unwrap_or(instance.modified).text());
         body.push(b']');
     }
     body.extend_from_slice(b"]}");
@@ -254,9 +254,9 @@ fn render_aggregated(
             body.push(b'[');
             render_value(body, value);
             body.push(b',');
-            write_text(body, &start.to_string());
+            write_text(body, &start.text());
             body.push(b',');
-            write_text(body, &end.to_string());
+            write_text(body, &end.text());
             body.push(b']');
         }
         body.push(b']');
