@@ -304,6 +304,8 @@ struct Sums {
     last: f64,
     first_at: Time,
     last_at: Time,
+    /// Squares and deviations are asked for: a division a value.
+    spread: bool,
     /// Only where distinct values are counted.
     distinct: Option<std::collections::HashSet<u64>>,
 }
@@ -311,7 +313,12 @@ struct Sums {
 impl Sums {
     fn new(aggregation: &Aggregation) -> Sums {
         let counted = aggregation.methods.contains(&Aggregate::DistinctCount);
-        Sums { distinct: counted.then(std::collections::HashSet::new), ..Sums::default() }
+        let spreads = [Aggregate::StandardDeviation, Aggregate::SumOfSquares];
+        Sums {
+            distinct: counted.then(std::collections::HashSet::new),
+            spread: aggregation.methods.iter().any(|method| spreads.contains(method)),
+            ..Sums::default()
+        }
     }
 
     fn add(&mut self, at: Time, value: f64) {
@@ -322,10 +329,12 @@ impl Sums {
         self.last_at = self.last_at.max(at);
         self.count += 1;
         self.sum += value;
-        self.squares += value * value;
-        let delta = value - self.mean;
-        self.mean += delta / self.count as f64;
-        self.deviation += delta * (value - self.mean);
+        if self.spread {
+            self.squares += value * value;
+            let delta = value - self.mean;
+            self.mean += delta / self.count as f64;
+            self.deviation += delta * (value - self.mean);
+        }
         self.minimum = self.minimum.min(value);
         self.maximum = self.maximum.max(value);
         self.last = value;
