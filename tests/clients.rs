@@ -137,3 +137,67 @@ fn a_posted_query_may_have_several_selectors() {
         assert_eq!(answer.header("ngsild-results-count"), ids.len().to_string());
     }
 }
+
+#[test]
+fn an_answer_has_the_members_that_were_asked_for() {
+    let city = City::start();
+    let entity = json!({"id": "urn:x:m", "type": "M", "a": 1, "b": {"type": "LanguageProperty", "languageMap": {"id": "kali"}},
+        "c": [{"type": "Property", "value": 5}, {"type": "Property", "value": 6, "datasetId": "urn:d:1"}]});
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &entity).status, 201);
+    let path = "/ngsi-ld/v1/entities/urn:x:m";
+    // What is asked, and the keys that come.
+    for (asked, keys) in [
+        ("pick=id,a", "a id"),
+        ("pick=a", "a"),
+        ("omit=type,c", "a b id"),
+        ("attrs=a", "a id type"),
+        ("pick=id", "id"),
+        ("datasetId=urn:d:1", "c id type"),
+        ("datasetId=@none&pick=c", "c"),
+    ] {
+        let answer = city.get(&format!("{path}?{asked}"), "app");
+        assert_eq!(answer.status, 200, "{asked}: {}", answer.text);
+        let shown = answer.json();
+        let mut found: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found.join(" "), keys, "{asked}");
+    }
+    for (asked, status) in [
+        ("pick=a&omit=a", 400),
+        ("attrs=a&pick=a", 400),
+        ("pick=a;b", 400),
+        ("pick=nothing", 404),
+        ("omit=id,type,a,b,c", 404),
+        ("options=unknown", 400),
+    ] {
+        assert_eq!(city.get(&format!("{path}?{asked}"), "app").status, status, "{asked}");
+    }
+    // Attributes that are not there are added; a language map that says nothing goes.
+    let patch = json!({"d": {"type": "Property", "value": 7},
+        "b": {"type": "LanguageProperty", "languageMap": {"@none": "urn:ngsi-ld:null"}}});
+    let patched = city.call("PATCH", &format!("{path}/attrs"), "app", Some(&patch));
+    assert_eq!(patched.status, 204, "{}", patched.text);
+    let now = city.get(&format!("{path}?options=keyValues"), "app").json();
+    assert_eq!((&now["d"], now.get("b")), (&json!(7), None), "{now}");
+    let place = city.send("GET", &format!("{path}?geometryProperty=location"), "app", None);
+    assert_eq!(place.status, 200);
+}
+
+#[test]
+fn a_history_moves_the_state_and_can_be_begun_anew() {
+    let city = City::start();
+    let path = "/ngsi-ld/v1/temporal/entities";
+    let at = |minute: u32, value: u32| json!({"type": "Property", "value": value, "observedAt": format!("2026-02-01T10:{minute:02}:00Z")});
+    let history =
+        json!({"id": "urn:x:h", "type": "H", "a": [at(1, 1), at(3, 3), at(2, 2)], "b": [at(1, 9)]});
+    assert_eq!(city.post(path, "app", &history).status, 201);
+    let state = || city.get("/ngsi-ld/v1/entities/urn:x:h?options=keyValues", "app").json();
+    assert_eq!((&state()["a"], &state()["b"]), (&json!(3), &json!(9)));
+    let more = json!({"a": [at(9, 90), at(5, 50)]});
+    assert_eq!(city.post(&format!("{path}/urn:x:h/attrs"), "app", &more).status, 204);
+    assert_eq!(state()["a"], json!(90), "the newest");
+    assert_eq!(city.call("DELETE", &format!("{path}/urn:x:h"), "app", None).status, 204);
+    assert_eq!(city.get(&format!("{path}/urn:x:h"), "app").status, 404);
+    assert_eq!(city.post(path, "app", &history).status, 201, "it begins anew");
+    assert_eq!(city.get(&format!("{path}/urn:x:h"), "app").status, 200);
+}

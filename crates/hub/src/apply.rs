@@ -39,8 +39,9 @@ pub fn apply(
         (Change::Append { entity, overwrite }, Some(current)) => {
             Ok(edit(current, now, |edit| edit.append(entity, overwrite, false)))
         }
+        // Attributes that are not there are added (V1.9.1 clause 5.6.2).
         (Change::Update(entity), Some(current)) => {
-            Ok(edit(current, now, |edit| edit.update(entity)))
+            Ok(edit(current, now, |edit| edit.append(entity, true, false)))
         }
         (Change::Merge(entity), Some(current)) => Ok(edit(current, now, |edit| edit.merge(entity))),
         (Change::ReplaceAttribute(entity), Some(current)) => {
@@ -60,12 +61,10 @@ pub fn apply(
             set: Vec::new(),
             structural: !current.id.is_empty(),
         }),
-        (Change::Remember { entity }, Some(current)) => Ok(Applied {
-            state: Some(current.clone()),
-            outcome: Outcome::Updated { done: Vec::new(), left: Vec::new() },
-            set: instances(&entity),
-            structural: true,
-        }),
+        // What is newer than the state moves it, what is older only joins the history.
+        (Change::Remember { entity }, Some(current)) => {
+            Ok(edit(current, now, |edit| edit.append(entity, true, true)))
+        }
         (Change::Forget { .. }, Some(current)) => Ok(Applied {
             state: Some(current.clone()),
             outcome: Outcome::Deleted,
@@ -172,19 +171,6 @@ impl Edit {
             }
             for instance in attribute.instances {
                 self.put(&attribute.name, instance, late);
-            }
-        }
-    }
-
-    fn update(&mut self, entity: Entity) {
-        self.widen(&entity.types, &entity.scopes);
-        for attribute in entity.attributes {
-            if self.state.attribute(attribute.name.as_str()).is_none() {
-                self.left.push(attribute.name);
-                continue;
-            }
-            for instance in attribute.instances {
-                self.put(&attribute.name, instance, false);
             }
         }
     }
@@ -403,7 +389,7 @@ mod tests {
             &format!(r#"{a},{b},"c":3}}"#),
             true,
         );
-        check(Change::Update, r#"{"a":7,"c":3}"#, &format!(r#"{{"a":7,{b}}}"#), true);
+        check(Change::Update, r#"{"a":7,"c":3}"#, &format!(r#"{{"a":7,{b},"c":3}}"#), true);
         check(
             Change::Merge,
             r#"{"b":{"value":{"y":{"z":"urn:ngsi-ld:null","w":1}}}}"#,

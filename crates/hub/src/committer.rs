@@ -315,6 +315,9 @@ impl<'a> Group<'a> {
             // It was there when this was decided, and was deleted before it was done.
             return Err(Refusal::NotFound(planned.change.id().to_owned()));
         }
+        // A history that was deleted begins anew.
+        let begins = matches!(planned.change, Change::Remember { .. })
+            && work.is_some_and(|work| work.series.is_empty());
         let new_id = known.is_none().then(|| planned.change.id().to_owned());
         let applied = apply(planned.change, living.as_deref(), self.now, planned.late)?;
         let number = match (known, new_id) {
@@ -327,6 +330,14 @@ impl<'a> Group<'a> {
         let Some(work) = self.works.get_mut(&number) else {
             return Err(Refusal::NotFound(String::new()));
         };
+        if !applied.structural
+            && applied.set.is_empty()
+            && living.is_some()
+            && applied.state.is_some()
+        {
+            // Nothing was changed, and so nothing is told of.
+            return Ok(applied.outcome);
+        }
         work.job = job;
         work.changed = true;
         work.durable |= applied.structural || living.is_none();
@@ -342,7 +353,7 @@ impl<'a> Group<'a> {
             }
         }
         self.remember(number, job, applied.set);
-        Ok(applied.outcome)
+        Ok(if begins { Outcome::Created } else { applied.outcome })
     }
 
     /// Takes steps into the group; one that is more than a step by now is done as a change.

@@ -73,6 +73,10 @@ impl Hub {
                 refused.get_or_insert(held.dataset);
                 return true;
             };
+            if held.series.is_empty() {
+                // It has no history, or none any more.
+                return true;
+            }
             // Of what is for sums only, no value is looked at, and nobody singled out.
             let only_sums = verdict.lens.aggregate_only;
             if only_sums && (by_id || query.aggregation.is_none()) {

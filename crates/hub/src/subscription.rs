@@ -7,7 +7,7 @@ use crate::state::{from_json, to_json};
 use crate::{Counter, Hub, HubError, kinds};
 use courier::Courier;
 use model::{Action, Entity, Name, Record, Sensitivity, Session, Status, Time, Value, Verb};
-use ngsild::{Context, Filter, GeoQuery, Invalid, Options, Representation, TypeSelection};
+use ngsild::{Context, Filter, GeoQuery, Invalid, Members, Options, Representation, TypeSelection};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -183,6 +183,19 @@ fn names(value: Option<&Value>, context: &Context) -> Vec<Name> {
     items.iter().filter_map(Value::as_text).map(|term| context.expand(term)).collect()
 }
 
+/// Which members of an entity a notification has.
+fn members_of(notification: &Value, context: &Context) -> Result<Members, Invalid> {
+    let terms = |key: &str| -> Vec<&str> {
+        let items = notification.get(key).map(Value::items).unwrap_or_default();
+        items.iter().filter_map(Value::as_text).collect()
+    };
+    let (pick, omit) = (terms("pick"), terms("omit"));
+    if pick.is_empty() && omit.is_empty() {
+        return Ok(Members::only(names(notification.get("attributes"), context)));
+    }
+    Members::parse((&terms("attributes"), &pick, &omit), &[], context)
+}
+
 fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubError> {
     let body = &kept.body;
     let missing = |place: &str, what: &str| Invalid::data(place, what);
@@ -250,7 +263,7 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
         watched,
         options: Options {
             representation,
-            pick: names(notification.get("attributes"), &context),
+            members: members_of(notification, &context)?,
             system: notification.get("sysAttrs") == Some(&Value::Bool(true)),
             ..Options::default()
         },

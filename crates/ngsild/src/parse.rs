@@ -75,7 +75,7 @@ pub fn check_uri(text: &str, place: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn check_name(name: &str) -> Result<(), Invalid> {
+pub(crate) fn check_name(name: &str) -> Result<(), Invalid> {
     let bad = |c: char| c.is_control() || c.is_whitespace() || "<>\"'=;()[]{}|\\^`,?&".contains(c);
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(bad) {
         let shown: String = name.chars().take(40).collect();
@@ -333,7 +333,15 @@ fn parse_content(
     whole: &Value,
     context: &Context,
 ) -> Result<Content, Invalid> {
-    if content.as_text() == Some(NGSILD_NULL) {
+    // A language map that says nothing is deleted by its `@none` (clause 4.5.0).
+    let nothing = match (KINDS[kind], content) {
+        ("LanguageProperty", Value::Map(entries)) => match entries.as_slice() {
+            [(language, text)] => language == "@none" && text.as_text() == Some(NGSILD_NULL),
+            _ => false,
+        },
+        _ => content.as_text() == Some(NGSILD_NULL),
+    };
+    if nothing {
         return Ok(Content::Null);
     }
     let uris = |value: &Value| -> Result<Vec<String>, Invalid> {

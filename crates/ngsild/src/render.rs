@@ -1,6 +1,6 @@
 //! Entities as JSON: normalized, concise, simplified and GeoJSON (clauses 4.5.1 to 4.5.16).
 
-use crate::Context;
+use crate::{Context, Members};
 use model::{Attribute, Content, Entity, Instance, Name, Time, Value};
 
 /// How entities are written.
@@ -20,18 +20,9 @@ pub struct Options {
     pub system: bool,
     /// The one language to choose from a LanguageProperty.
     pub language: Option<String>,
-    /// Only these attributes; empty: all.
-    pub pick: Vec<Name>,
-    /// Not these.
-    pub omit: Vec<Name>,
+    pub members: Members,
     /// Which property is a feature's geometry; none: `location`.
     pub geometry: Option<Name>,
-}
-
-impl Options {
-    fn wants(&self, name: &Name) -> bool {
-        (self.pick.is_empty() || self.pick.contains(name)) && !self.omit.contains(name)
-    }
 }
 
 /// Writes a JSON text with its quotes.
@@ -118,10 +109,14 @@ fn time(out: &mut Vec<u8>, name: &str, time: Time) {
 /// Writes one entity as a JSON object.
 pub fn render_entity(out: &mut Vec<u8>, entity: &Entity, context: &Context, options: &Options) {
     out.push(b'{');
-    key(out, "id");
-    write_text(out, &entity.id);
-    key(out, "type");
-    one_or_list(out, &entity.types, |out, name| write_text(out, &context.compact(name)));
+    if options.members.id() {
+        key(out, "id");
+        write_text(out, &entity.id);
+    }
+    if options.members.types() {
+        key(out, "type");
+        one_or_list(out, &entity.types, |out, name| write_text(out, &context.compact(name)));
+    }
     render_rest(out, entity, context, options);
     out.push(b'}');
 }
@@ -135,9 +130,19 @@ fn render_rest(out: &mut Vec<u8>, entity: &Entity, context: &Context, options: &
         time(out, "createdAt", entity.created);
         time(out, "modifiedAt", entity.modified);
     }
-    for attribute in entity.attributes.iter().filter(|attribute| options.wants(&attribute.name)) {
-        key(out, &context.compact(&attribute.name));
-        render_attribute(out, attribute, context, options);
+    let members = &options.members;
+    for attribute in entity.attributes.iter().filter(|one| members.wants(&one.name)) {
+        if attribute.instances.iter().all(|instance| members.wants_instance(instance)) {
+            key(out, &context.compact(&attribute.name));
+            render_attribute(out, attribute, context, options);
+            continue;
+        }
+        let mut some = attribute.clone();
+        some.instances.retain(|instance| members.wants_instance(instance));
+        if !some.instances.is_empty() {
+            key(out, &context.compact(&attribute.name));
+            render_attribute(out, &some, context, options);
+        }
     }
 }
 

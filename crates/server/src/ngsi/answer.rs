@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use hub::{HubError, ItemResult, WriteReport};
 use model::{Name, Outcome, Value};
 use ngsild::{
-    CORE_CONTEXT, Context, Filter, GeoQuery, Invalid, Options, OrderKey, Q, Representation,
-    TypeSelection,
+    CORE_CONTEXT, Context, Filter, GeoQuery, Invalid, Members, Options, OrderKey, Q,
+    Representation, TypeSelection,
 };
 use std::sync::Arc;
 
@@ -87,15 +87,15 @@ impl Reply {
                     let what = format!(
                         "`{other}` is none of: normalized, concise, simplified, keyValues, sysAttrs"
                     );
-                    return Err(Invalid::data("?options", what).into());
+                    return Err(Invalid::request("?options", what).into());
                 }
             }
         }
         options.language =
             params.get("lang").map(|l| l.split([',', ';']).next().unwrap_or(l).trim().to_owned());
-        options.pick = names(&params.list("pick"), &context);
-        options.pick.extend(names(&params.list("attrs"), &context));
-        options.omit = names(&params.list("omit"), &context);
+        let lists = (params.list("attrs"), params.list("pick"), params.list("omit"));
+        let lists = (lists.0.as_slice(), lists.1.as_slice(), lists.2.as_slice());
+        options.members = Members::parse(lists, &params.list("datasetId"), &context)?;
         options.geometry = params.get("geometryProperty").map(|term| context.expand(term));
         let plain = *context.source() == Value::Null && options == Options::default();
         Ok(Reply { shape, options, context, plain })

@@ -61,12 +61,14 @@ pub async fn retrieve(call: Call) -> Handled {
     let answer = call.app.hub.retrieve(&call.session, &id).await?;
     let mut body = Vec::with_capacity(1024);
     for entity in &answer.entities {
-        let picks = &reply.options.pick;
-        if !picks.is_empty() && !picks.iter().any(|name| entity.attribute(name.as_str()).is_some())
-        {
+        if !reply.options.members.leaves(entity) {
             return Err(Problem::not_found(format!("`{id}` has none of the attributes asked for")));
         }
         reply.entity(&mut body, entity);
+        if reply.shape == super::Shape::GeoJson {
+            body.pop();
+            reply.close(&mut body);
+        }
     }
     Ok(reply.respond(body, answer.record))
 }

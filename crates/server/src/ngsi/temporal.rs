@@ -9,7 +9,7 @@ use axum::response::Response;
 use hub::{HistoryAnswer, HistoryQuery, SeriesAnswer};
 use model::{Change, Entity, Instance, Name, Value};
 use ngsild::{
-    Aggregation, Context, Filter, Invalid, TemporalQuery, parse_entity, parse_fragment,
+    Aggregation, Context, Filter, Invalid, Members, TemporalQuery, parse_entity, parse_fragment,
     render_value, write_text,
 };
 
@@ -42,6 +42,7 @@ const PARAMS: &[&str] = &[
     "format",
     "lang",
     "local",
+    "datasetId",
 ];
 
 fn words(call: &Call) -> Vec<&str> {
@@ -87,11 +88,12 @@ fn history_query(call: &Call, context: &Context, filter: Filter) -> Result<Histo
         }
         (false, None) => None,
     };
-    let names = params.list("attrs").into_iter().chain(params.list("pick"));
+    let lists = (params.list("attrs"), params.list("pick"));
+    let members = Members::parse((&lists.0, &lists.1, &[]), &[], context)?;
     Ok(HistoryQuery {
         filter,
         time,
-        attributes: names.map(|term| context.expand(term)).collect(),
+        attributes: members.attributes().to_vec(),
         aggregation,
         offset: params.number("offset")?.unwrap_or(0),
         limit: params.number("limit")?,
@@ -191,8 +193,11 @@ fn render(
         words.iter().any(|word| matches!(*word, "temporalValues" | "simplified" | "keyValues"));
     ngsild::render_entity(body, frame, &reply.context, &reply.options);
     body.pop();
-    for (name, answer) in attributes {
-        body.push(b',');
+    let members = &reply.options.members;
+    for (name, answer) in attributes.iter().filter(|(name, _)| members.wants(name)) {
+        if body.last() != Some(&b'{') {
+            body.push(b',');
+        }
         write_text(body, &reply.context.compact(name));
         body.push(b':');
         match answer {
@@ -200,7 +205,8 @@ fn render(
             SeriesAnswer::Instances(instances) if simplified => render_values(body, instances),
             SeriesAnswer::Instances(instances) => {
                 body.push(b'[');
-                for (index, instance) in instances.iter().enumerate() {
+                let wanted = instances.iter().filter(|one| members.wants_instance(one));
+                for (index, instance) in wanted.enumerate() {
                     if index > 0 {
                         body.push(b',');
                     }
