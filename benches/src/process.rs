@@ -48,14 +48,13 @@ fn cpu_of(id: u32) -> f64 {
     own + children.map(cpu_of).sum::<f64>()
 }
 
-/// Bytes of all files under a directory, but for those that end as said.
-pub fn bytes_under(directory: &Path, without: &str) -> u64 {
+/// Bytes of the files under a directory whose names end as said.
+pub fn bytes_under(directory: &Path, ending: &str) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     let of = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => bytes_under(&entry.path(), without),
-        Ok(_) if entry.file_name().to_string_lossy().ends_with(without) => 0,
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
+        Ok(metadata) if metadata.is_dir() => bytes_under(&entry.path(), ending),
+        Ok(metadata) if entry.file_name().to_string_lossy().ends_with(ending) => metadata.len(),
+        _ => 0,
     };
     entries.flatten().map(of).sum()
 }
@@ -131,9 +130,9 @@ impl Hub {
         self.ready["tokens"][who].as_str().unwrap_or_default()
     }
 
-    /// Bytes on disk, without the engine's journal.
-    pub fn data_bytes(&self) -> u64 {
-        bytes_under(&self.directory.path().join("data/store"), ".jnl")
+    /// Bytes on disk of the files that end as said.
+    pub fn data_bytes(&self, ending: &str) -> f64 {
+        bytes_under(&self.directory.path().join("data/store"), ending) as f64
     }
 
     pub async fn connect(&self) -> anyhow::Result<Connection> {

@@ -57,6 +57,8 @@ pub enum HubError {
     NoDataset(String, String),
     #[error("{0}")]
     Conflict(String),
+    #[error("a {0} with the id `{1}` exists already")]
+    Exists(&'static str, String),
     #[error("`{name}` is limited to {limit}: {remedy}")]
     Limit { name: &'static str, limit: u64, remedy: String },
     #[error("too many tries; come back in {} seconds", .0.seconds)]

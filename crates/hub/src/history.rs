@@ -118,7 +118,9 @@ impl Hub {
             let attributes = self.histories_of(held, &verdict.lens, query, &mut points)?;
             found.push((held.number, held.dataset, Seen::kept(held, &verdict)));
             let frame = Entity { attributes: Vec::new(), ..held.entity.as_ref().clone() };
-            answer.entities.push((frame, attributes));
+            if by_id || !attributes.is_empty() {
+                answer.entities.push((frame, attributes));
+            }
             if points > self.options.limits.points {
                 answer.partial = true;
                 break;

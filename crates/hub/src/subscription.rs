@@ -349,9 +349,7 @@ impl Hub {
         };
         ngsild::check_uri(&id, "/id")?;
         if self.subscriptions.all.read().by_id.contains_key(&id) {
-            return Err(HubError::Conflict(format!(
-                "a subscription with the id `{id}` exists already"
-            )));
+            return Err(HubError::Exists("subscription", id));
         }
         self.keep_subscription(session, id, body, context_source, courier).await
     }

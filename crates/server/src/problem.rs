@@ -171,6 +171,9 @@ impl From<HubError> for Problem {
             HubError::Invalid(invalid) => invalid.into(),
             HubError::Refusal(refusal) => refusal.into(),
             HubError::NoDataset(..) => Problem::from(Invalid::data("/type", detail)),
+            HubError::Exists(..) => {
+                Problem::new(StatusCode::CONFLICT, "AlreadyExists", "Already exists", detail)
+            }
             HubError::Conflict(_) => {
                 Problem::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
             }

@@ -376,3 +376,13 @@ pub fn one(mut report: WriteReport, created: Option<String>) -> Result<Response,
     };
     Ok(with_receipt(response, &report))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_names_the_core_context() {
+        assert!(CORE_LINK.starts_with(&format!("<{CORE_CONTEXT}>; rel=")));
+    }
+}

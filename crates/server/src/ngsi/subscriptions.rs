@@ -8,6 +8,12 @@ use axum::response::{IntoResponse, Response};
 
 type Handled = Result<Response, Problem>;
 
+fn id_of(call: &Call) -> Result<String, Problem> {
+    let id = call.path("id");
+    ngsild::check_uri(&id, "{id}")?;
+    Ok(id)
+}
+
 pub async fn create(call: Call) -> Handled {
     let body = call.json()?;
     let (_, source) = call.context(Some(&body))?;
@@ -32,19 +38,19 @@ pub async fn list(call: Call) -> Handled {
 }
 
 pub async fn retrieve(call: Call) -> Handled {
-    Ok(Json(call.app.hub.subscription(&call.session, &call.path("id"))?).into_response())
+    Ok(Json(call.app.hub.subscription(&call.session, &id_of(&call)?)?).into_response())
 }
 
 pub async fn update(call: Call) -> Handled {
     let body = call.json()?;
     let (_, source) = call.context(Some(&body))?;
     let hub = &call.app.hub;
-    hub.update_subscription(&call.session, &call.path("id"), &body, source, &call.app.courier)
+    hub.update_subscription(&call.session, &id_of(&call)?, &body, source, &call.app.courier)
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub async fn delete(call: Call) -> Handled {
-    call.app.hub.unsubscribe(&call.session, &call.path("id")).await?;
+    call.app.hub.unsubscribe(&call.session, &id_of(&call)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
