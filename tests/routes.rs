@@ -129,7 +129,9 @@ fn every_route_is_closed_to_those_who_may_not() {
     let mut driven = 0;
     for (method, path, open) in operations() {
         let name = format!("{method} {path}");
-        let not_offered = path.contains("csource") || path.contains("{instance}");
+        let not_offered = path.contains("csource")
+            || path.contains("{instance}")
+            || name == "DELETE /ngsi-ld/v1/entities";
         assert_eq!(open, OPEN.contains(&name.as_str()) || not_offered, "{name}");
         let (url, body) = concrete(&path, &method);
         for (who, wanted) in [

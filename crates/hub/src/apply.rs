@@ -50,6 +50,7 @@ pub fn apply(
         }
         (Change::MergeAttribute(entity), Some(current)) => {
             must_have(&entity, current)?;
+            must_have_instance(&entity, current)?;
             Ok(edit(current, now, |edit| edit.merge(entity)))
         }
         (Change::DeleteAttribute { id, name, instance_id, all }, Some(current)) => {
@@ -80,6 +81,20 @@ fn must_have(entity: &Entity, current: &Entity) -> Result<(), Refusal> {
         Some(missing) => Err(Refusal::NoAttribute(entity.id.clone(), missing.name.clone())),
         None => Ok(()),
     }
+}
+
+fn must_have_instance(entity: &Entity, current: &Entity) -> Result<(), Refusal> {
+    for attribute in &entity.attributes {
+        let there = current.attribute(attribute.name.as_str());
+        let same = |wanted: &Instance| {
+            let mut all = there.iter().flat_map(|there| &there.instances);
+            all.any(|instance| instance.instance_id == wanted.instance_id)
+        };
+        if !attribute.instances.iter().all(same) {
+            return Err(Refusal::NoAttribute(entity.id.clone(), attribute.name.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// Every instance of an entity.

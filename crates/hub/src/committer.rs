@@ -296,9 +296,18 @@ impl<'a> Group<'a> {
         let known = self.work(job, &planned);
         let work = known.and_then(|number| self.works.get(&number));
         let living = work.filter(|work| work.deleted.is_none()).map(|work| work.entity.clone());
-        if let (Change::Forget { name, .. }, Some(number)) = (&planned.change, known) {
-            self.forget(number, job, name.as_ref());
-            return Ok(Outcome::Deleted);
+        if let (Change::Forget { id, name, instance_id, all }, Some(number)) =
+            (&planned.change, known)
+        {
+            let gone = |series: &Series| {
+                name.as_ref().is_none_or(|name| series.name == *name)
+                    && (*all || series.instance_id == *instance_id)
+            };
+            return match (self.forget(number, job, gone), name) {
+                (true, _) => Ok(Outcome::Deleted),
+                (false, Some(name)) => Err(Refusal::NoAttribute(id.clone(), name.clone())),
+                (false, None) => Err(Refusal::NotFound(id.clone())),
+            };
         }
         if let (Some(current), Some(brought)) = (&living, planned.change.entity())
             && planned.change.replaces()
@@ -522,19 +531,24 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn forget(&mut self, number: u64, job: usize, name: Option<&Name>) {
-        let Some(work) = self.works.get_mut(&number) else { return };
-        let gone = |series: &Series| name.is_none_or(|name| series.name == *name);
+    /// Forgets the series that `gone` names; false when there is none.
+    fn forget(&mut self, number: u64, job: usize, gone: impl Fn(&Series) -> bool) -> bool {
+        let Some(work) = self.works.get_mut(&number) else { return false };
+        let before = self.forgotten.len();
         for series in work.series.iter().filter(|series| gone(series)) {
             self.forgotten.push((work.dataset, series.number));
             for rows in self.rows.values_mut() {
                 rows.retain(|row| row.series != series.number);
             }
         }
+        if self.forgotten.len() == before {
+            return false;
+        }
         Arc::make_mut(&mut work.series).retain(|series| !gone(series));
         work.durable = true;
         work.changed = true;
         work.job = job;
+        true
     }
 
     // ---- the commit ---------------------------------------------------------------------------
@@ -735,7 +749,7 @@ fn push_record(batch: &mut Batch, record: &Record) {
 
 impl Hub {
     /// Whether an entity that gets new types stays in its dataset.
-    fn stays(&self, planned: &Planned, entity: &Entity) -> bool {
+    pub(crate) fn stays(&self, planned: &Planned, entity: &Entity) -> bool {
         let snapshot = self.state.snapshot();
         let claimant = snapshot.claimant(&entity.types, &entity.scopes);
         claimant.is_some_and(|(number, _)| *number == planned.number)

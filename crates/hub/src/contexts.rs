@@ -5,9 +5,6 @@ use crate::state::to_json;
 use crate::{Effects, Hub, HubError, kinds};
 use model::{Kind, Session, Value};
 
-/// Most contexts hosted at once.
-const MAX_CONTEXTS: usize = 1_000;
-
 impl Hub {
     /// Hosts a context; gives its id.
     ///
@@ -19,10 +16,10 @@ impl Hub {
         document: Value,
     ) -> Result<String, HubError> {
         self.may_host(session)?;
-        if self.store.documents(kinds::CONTEXT).len() >= MAX_CONTEXTS {
+        if self.store.documents(kinds::CONTEXT).len() >= self.options.limits.contexts {
             return Err(HubError::Limit {
                 name: "contexts",
-                limit: MAX_CONTEXTS as u64,
+                limit: self.options.limits.contexts as u64,
                 remedy: "delete one that is not needed".into(),
             });
         }

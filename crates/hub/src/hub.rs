@@ -72,6 +72,7 @@ impl Hub {
         }
         let (jobs, queue) = mpsc::channel(options.limits.queue.max(1));
         let hashes = options.limits.password_hashes.max(1);
+        let watches = Watches::new(options.limits.watch_behind);
         let hub = Arc::new(Hub {
             subscriptions: crate::subscription::Subscriptions::load(&store)?,
             store,
@@ -79,7 +80,7 @@ impl Hub {
             options,
             jobs,
             recorder: Recorder::default(),
-            watches: Watches::default(),
+            watches,
             acts: RwLock::default(),
             signing,
             counters: Counters::default(),

@@ -8,7 +8,7 @@ use crate::recorder::{map, record};
 use crate::state::{from_json, to_json};
 use crate::write::Plan;
 use crate::{Hub, HubError, kinds};
-use model::{Action, Change, Dataset, Kind, Session, Time, Value, Verb};
+use model::{Action, Change, Dataset, Kind, Session, Status, Time, Value, Verb};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ struct Waiting {
     writer: u64,
     dataset: u32,
     late: bool,
+    /// Why it is to be set apart whatever it is: its device was quarantined.
+    apart: Option<String>,
     change: Change,
 }
 
@@ -49,15 +51,16 @@ impl Hub {
     }
 
     /// Keeps a permitted change until the root is open. What is there already cannot be looked at,
-    /// so the model is checked again then.
+    /// so the model is checked again then. `waiting` others of the same write are to be kept already.
     pub(crate) fn seal_away(
         &self,
         session: &Session,
         change: Change,
         number: u32,
         dataset: &Arc<Dataset>,
+        waiting: usize,
     ) -> Plan {
-        if self.store.inbox() >= self.options.limits.inbox as u64 {
+        if self.store.inbox() + waiting as u64 >= self.options.limits.inbox as u64 {
             return Plan::Refuse(HubError::Limit {
                 name: "inbox",
                 limit: self.options.limits.inbox as u64,
@@ -80,7 +83,9 @@ impl Hub {
         made.policy_version = self.state.snapshot().version;
         made.subjects = vec![subject];
         let writer = session.principal.number;
-        let body = to_json(&Waiting { writer, dataset: number, late: device, change });
+        let quarantined = session.principal.status == Status::Quarantined;
+        let apart = quarantined.then(|| "the device was quarantined".to_owned());
+        let body = to_json(&Waiting { writer, dataset: number, late: device, apart, change });
         let document = Document { kind: kinds::INBOX, name, under: Under::Inbox, body: Some(body) };
         Plan::Seal(document, made)
     }
@@ -110,7 +115,10 @@ impl Hub {
                 touched = HashSet::from([waiting.change.id().to_owned()]);
             }
             let (reply, answer) = tokio::sync::oneshot::channel();
-            let Some(job) = self.unlock(&name, waiting) else { continue };
+            let Some(job) = self.unlock(&name, waiting) else {
+                tracing::error!(name, "a change waits on: no dataset or no room in quarantine");
+                continue;
+            };
             let job = WriteJob { reply, ..job };
             if self.jobs.blocking_send(Job::Write(job)).is_ok() {
                 answers.push(answer);
@@ -121,7 +129,7 @@ impl Hub {
 
     /// The job that does a change that waited; what does not fit goes to the steward.
     fn unlock(&self, name: &str, waiting: Waiting) -> Option<WriteJob> {
-        let Waiting { writer, dataset: number, late, change } = waiting;
+        let Waiting { writer, dataset: number, late, apart, change } = waiting;
         let snapshot = self.state.snapshot();
         let dataset = snapshot.by_number(number)?.clone();
         let held = self.store.entity(change.id()).filter(|held| held.deleted.is_none());
@@ -129,18 +137,27 @@ impl Hub {
         let now: Time = self.now();
         let whole = before.is_none() || change.replaces();
         let elsewhere = held.as_ref().is_some_and(|held| held.dataset != number);
-        let misfit = elsewhere
-            .then(|| "its id was taken in another dataset while it waited".to_owned())
+        let planned = Planned { change: change.clone(), number, dataset: dataset.clone(), late };
+        let leaves = before.is_some()
+            && change.replaces()
+            && change
+                .entity()
+                .is_some_and(|brought| !brought.types.is_empty() && !self.stays(&planned, brought));
+        let misfit = apart
+            .or_else(|| elsewhere.then(|| "its id was taken elsewhere while it waited".to_owned()))
+            .or_else(|| leaves.then(|| "its new type is of another dataset".to_owned()))
             .or_else(|| self.problem(change.entity()?, &dataset, before, whole))
             .or_else(|| apply(change.clone(), before, now, late).err().map(|e| e.to_string()));
         let mut documents = vec![crate::govern::document(kinds::INBOX, name, None)];
-        let mut planned = Vec::new();
+        let mut fits = Vec::new();
         let mut detail = vec![("unlocked".to_owned(), Value::from(name))];
         match (misfit, change.entity()) {
-            (None, _) => planned.push(Planned { change, number, dataset: dataset.clone(), late }),
+            (None, _) => fits.push(planned),
             (Some(reason), Some(entity)) => {
                 detail.push(("quarantined".into(), Value::from(reason.as_str())));
-                let kept = self.set_apart(writer, entity, number, &dataset, reason, true);
+                let kept =
+                    self.store.count_documents(kinds::QUARANTINE, &format!("{}/", dataset.id));
+                let kept = self.set_apart(writer, entity, number, &dataset, reason, kept);
                 let Plan::Keep(document, _) = kept else { return None };
                 documents.push(document);
             }
@@ -150,6 +167,6 @@ impl Hub {
         let made = record(&own, Verb::Upkeep, &dataset.id, now, Value::Map(detail));
         let (reply, _) = tokio::sync::oneshot::channel();
         let job = WriteJob::new(writer, reply);
-        Some(WriteJob { planned, documents, records: vec![made], ..job })
+        Some(WriteJob { planned: fits, documents, records: vec![made], ..job })
     }
 }

@@ -60,6 +60,8 @@ limits! {
         quarantine = 10_000, "readings a dataset", "507";
         /// Subscriptions in all.
         subscriptions = 20_000, "subscriptions", "507";
+        /// Contexts hosted at once.
+        contexts = 1_000, "contexts", "507";
         /// Notifications waiting for one subscription before the oldest are counted as lost.
         outbox = 1_000, "notifications a subscription", "counted as lost";
         /// Seconds that a notification is tried for.
@@ -72,6 +74,10 @@ limits! {
         password_hashes = 2, "at once", "waits";
         /// Live watches.
         watches = 2_000, "streams", "429";
+        /// Groups of changes a slow stream may be behind before it misses some.
+        watch_behind = 1_024, "groups", "told that some were missed";
+        /// Blocks of unknown callers counted one by one in a minute.
+        sources_counted = 10_000, "blocks", "counted no more";
         /// Decisions kept.
         decisions_cached = 100_000, "decisions", "decided again";
         /// Changes that wait for the sensitive root to be opened.
@@ -94,4 +100,10 @@ pub const FIXED: &[Limit] = &[
     Limit { name: "json_depth", value: 64, unit: "levels", answer: "400" },
     Limit { name: "context_terms", value: 10_000, unit: "terms", answer: "400" },
     Limit { name: "query", value: 4_096, unit: "bytes of `q`", answer: "400" },
+    Limit { name: "query_string", value: 16 << 10, unit: "bytes", answer: "400" },
+    Limit { name: "id_pattern", value: 1_024, unit: "bytes", answer: "400" },
+    Limit { name: "selection", value: 4_096, unit: "bytes of `type` or `scopeQ`", answer: "400" },
+    Limit { name: "name", value: 1_024, unit: "bytes of a name or URI", answer: "400" },
+    Limit { name: "positions", value: 10_000, unit: "of a geometry", answer: "400" },
+    Limit { name: "password", value: 512, unit: "bytes", answer: "400" },
 ];

@@ -6,8 +6,7 @@ use crate::committer::{Job, WriteJob};
 use crate::write::Deciding;
 use crate::{Hub, HubError, ItemResult, ReceiptRef, WriteReport};
 use model::{
-    Action, Attribute, Content, Entity, Instance, Kind, Name, Sensitivity, Session, Status, Time,
-    Value,
+    Action, Attribute, Content, Entity, Instance, Kind, Sensitivity, Session, Status, Time, Value,
 };
 use ngsild::{Measured, Reading};
 use std::sync::Arc;
@@ -111,7 +110,7 @@ impl Hub {
         let mut deciding = Deciding::new(self, session);
         let mut fine: Vec<(u32, Arc<model::Dataset>)> = Vec::new();
         let latest = self.now().plus_seconds(self.options.limits.ahead as i64);
-        let subscriptions = self.subscriptions.are_there();
+        let device = session.principal.kind == Kind::Device;
         let mut steps = Vec::with_capacity(readings.len());
         let now = self.store.now();
         for (reading, place) in readings.iter().zip(0u32..) {
@@ -129,15 +128,13 @@ impl Hub {
                 fine.push((held.dataset, dataset));
             }
             let (_, dataset) = fine.iter().find(|(number, _)| *number == held.dataset)?;
-            let streams =
-                session.principal.kind != Kind::Device || session.principal.may_stream(reading.id);
-            if !streams || (subscriptions && self.subscriptions.concern(&held.entity)) {
+            let streams = !device || session.principal.may_stream(reading.id);
+            if !streams || self.subscriptions.concern(&held.entity) {
                 return None;
             }
             for measured in &reading.measured {
                 let step = step_of(held, measured, dataset)?;
-                let series_late = session.principal.kind == Kind::Device;
-                if step.at.is_some_and(|at| at > latest) || !still_fits(held, &step, series_late) {
+                if step.at.is_some_and(|at| at > latest) || !still_fits(held, &step, device) {
                     return None;
                 }
                 steps.push(WriterStep { step, reading: place, typed: reading.of_type.is_some() });
@@ -182,10 +179,4 @@ fn step_of(held: &Held, measured: &Measured<'_>, dataset: &model::Dataset) -> Op
         value: measured.value,
     };
     fits.then_some(step)
-}
-
-/// The attribute that a step moves.
-pub fn name_of(held: &Held, step: &Step) -> Option<Name> {
-    let series = held.series.iter().find(|series| series.number == step.series)?;
-    Some(series.name.clone())
 }

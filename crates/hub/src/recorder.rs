@@ -140,7 +140,7 @@ impl Hub {
     pub fn count_unknown(&self, door: &str, source_block: &str) {
         self.counters.add(crate::Counter::Refusals, 1);
         let mut unknown = self.recorder.unknown.lock();
-        if unknown.len() < 10_000 {
+        if unknown.len() < self.options.limits.sources_counted {
             *unknown.entry((door.to_owned(), source_block.to_owned())).or_default() += 1;
         }
     }

@@ -106,6 +106,7 @@ impl All {
         if let Some(old) = self.by_id.remove(id) {
             self.lists(&old, |list| list.retain(|one| !Arc::ptr_eq(one, &old)));
             self.of_entity.retain(|_, list| !list.is_empty());
+            self.of_type.retain(|_, list| !list.is_empty());
         }
     }
 
@@ -145,14 +146,12 @@ pub struct Matched {
 }
 
 impl Subscriptions {
-    /// Whether there are any at all.
-    pub fn are_there(&self) -> bool {
-        !self.all.read().by_id.is_empty()
-    }
-
     /// Whether any may match an entity.
     pub fn concern(&self, entity: &Entity) -> bool {
-        !self.all.read().concerned(entity).is_empty()
+        let all = self.all.read();
+        !all.of_any.is_empty()
+            || all.of_entity.contains_key(&entity.id)
+            || entity.types.iter().any(|name| all.of_type.contains_key(name))
     }
 
     pub fn load(store: &Store) -> Result<Subscriptions, HubError> {
@@ -183,6 +182,31 @@ fn names(value: Option<&Value>, context: &Context) -> Vec<Name> {
     items.iter().filter_map(Value::as_text).map(|term| context.expand(term)).collect()
 }
 
+/// What a subscription may ask for by the standard and does not get here is refused in plain words,
+/// never left out in silence.
+fn check_offered(body: &Value, notification: &Value) -> Result<(), HubError> {
+    let of_body = ["timeInterval", "scopeQ", "temporalQ", "csf", "jsonldContext", "lang"];
+    let of_notification = ["join", "joinLevel"];
+    let asked = of_body.iter().find(|key| body.get(key).is_some());
+    let asked = asked.or(of_notification.iter().find(|key| notification.get(key).is_some()));
+    if let Some(key) = asked {
+        return Err(HubError::NotOffered(format!("`{key}` in a subscription")));
+    }
+    if notification.get("showChanges") == Some(&Value::Bool(true)) {
+        return Err(HubError::NotOffered("`showChanges` in a subscription".into()));
+    }
+    let triggers = body.get("notificationTrigger").map(Value::items).unwrap_or_default();
+    let usual = |trigger: &Value| {
+        matches!(trigger.as_text(), Some("attributeCreated" | "attributeUpdated"))
+    };
+    let as_usual = triggers.len() == 2 && triggers.iter().all(usual);
+    if !triggers.is_empty() && !as_usual {
+        let what = "a `notificationTrigger` other than attributeCreated with attributeUpdated";
+        return Err(HubError::NotOffered(what.into()));
+    }
+    Ok(())
+}
+
 /// Which members of an entity a notification has.
 fn members_of(notification: &Value, context: &Context) -> Result<Members, Invalid> {
     let terms = |key: &str| -> Vec<&str> {
@@ -202,15 +226,16 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
     if body.get("type").and_then(Value::as_text) != Some("Subscription") {
         return Err(missing("/type", "is not `Subscription`").into());
     }
-    if body.get("timeInterval").is_some() {
-        return Err(HubError::NotOffered("`timeInterval` (periodic notifications)".into()));
-    }
     let notification =
         body.get("notification").ok_or_else(|| missing("/notification", "is missing"))?;
+    check_offered(body, notification)?;
     let endpoint = notification.get("endpoint");
     let endpoint = endpoint.ok_or_else(|| missing("/notification/endpoint", "is missing"))?;
     let uri = endpoint.get("uri").and_then(Value::as_text);
     let uri = uri.ok_or_else(|| missing("/notification/endpoint/uri", "is missing"))?.to_owned();
+    if uri.starts_with("mqtt://") || uri.starts_with("mqtts://") {
+        return Err(HubError::NotOffered("notifying over MQTT".into()));
+    }
     if !uri.starts_with("http://") && !uri.starts_with("https://") {
         return Err(missing("/notification/endpoint/uri", "is no http or https URL").into());
     }
@@ -587,10 +612,8 @@ impl Hub {
         }
         // A hidden attribute does not exist: its changes tell nothing.
         let shown = |name: &&Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
-        let mut told =
-            touched.iter().filter(shown).filter(|n| watched.is_empty() || watched.contains(n));
-        let any = told.next().is_some() || (touched.is_empty() && watched.is_empty());
-        if !any {
+        let mut told = touched.iter().filter(shown);
+        if !told.any(|name| watched.is_empty() || watched.contains(name)) {
             return None;
         }
         let seen =

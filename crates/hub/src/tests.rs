@@ -140,6 +140,16 @@ async fn a_late_reading_changes_the_history_and_not_the_state() {
     hub.stop().await;
 }
 
+/// Numbers below a bound, the same for the same seed.
+fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
+    move |below| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    }
+}
+
 /// What a hub holds of an entity, state and history, as text.
 async fn picture(hub: &Hub) -> String {
     let mut shown = String::new();
@@ -188,13 +198,7 @@ async fn readings_the_short_way_are_what_they_are_the_long_way() {
         let token = hub.bootstrap_principals(vec![device()]).await.unwrap().remove(0);
         hubs.push((hub, token));
     }
-    let mut seed = 0x2545_f491_4f6c_dd1du64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = numbers(0x2545_f491_4f6c_dd1du64);
     let mut short = 0;
     for round in 0..120 {
         // Several at once, so that they share a commit.
@@ -346,13 +350,7 @@ async fn damage_at_rest_never_hides_a_loss() {
     let whole = contents(&open(directory.path()).unwrap());
     let runs: u64 =
         std::env::var("TANGGUL_DAMAGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(80);
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = numbers(0x9e37_79b9_7f4a_7c15u64);
     let (mut refused, mut named, mut harmless) = (0, 0, 0);
     for run in 0..runs {
         let copy = tempfile::tempdir().unwrap();

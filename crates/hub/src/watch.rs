@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::broadcast;
 
-/// Groups of changes a slow watcher may be behind before it misses some.
-const MAX_BEHIND: usize = 1_024;
-
 /// An entity that changed.
 #[derive(Clone, Debug)]
 pub struct ChangeEvent {
@@ -27,13 +24,12 @@ pub struct Watches {
     count: Arc<AtomicUsize>,
 }
 
-impl Default for Watches {
-    fn default() -> Self {
-        Watches { sender: broadcast::channel(MAX_BEHIND).0, count: Arc::default() }
-    }
-}
-
 impl Watches {
+    /// None yet; each may be so many groups of changes behind before it misses some.
+    pub fn new(behind: usize) -> Watches {
+        Watches { sender: broadcast::channel(behind.max(1)).0, count: Arc::default() }
+    }
+
     pub fn tell(&self, events: Vec<ChangeEvent>) {
         if !events.is_empty() && self.sender.receiver_count() > 0 {
             // Fails only when the last watcher has just left.
@@ -70,18 +66,22 @@ impl Hub {
     /// The entities that steps moved, as they are now.
     pub(crate) fn events_of(&self, steps: &[store::Step]) -> Vec<ChangeEvent> {
         let now = self.store.now();
-        let event = |step: &store::Step| {
-            let held = now.by_number(step.entity)?;
-            Some(ChangeEvent {
+        // One for each entity, whatever moved in it.
+        let mut events: BTreeMap<u64, ChangeEvent> = BTreeMap::new();
+        for step in steps {
+            let Some(held) = now.by_number(step.entity) else { continue };
+            let event = events.entry(step.entity).or_insert_with(|| ChangeEvent {
                 number: held.number,
                 dataset: held.dataset,
                 entity: held.entity.clone(),
                 deleted: false,
                 created: false,
-                attributes: vec![crate::readings::name_of(held, step)?],
-            })
-        };
-        steps.iter().filter_map(event).collect()
+                attributes: Vec::new(),
+            });
+            let series = held.series.iter().find(|series| series.number == step.series);
+            event.attributes.extend(series.map(|series| series.name.clone()));
+        }
+        events.into_values().collect()
     }
 
     /// Opens a stream of changes. Every delivery is decided anew, so that a changed policy, grant or

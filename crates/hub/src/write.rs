@@ -9,6 +9,7 @@ use model::{
 };
 use ngsild::{Context, Options, render_entity};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::Arc;
 use store::{Document, Under};
 
@@ -49,11 +50,22 @@ pub(crate) struct Deciding<'a> {
     session: &'a Session,
     pub snapshot: Arc<guard::Snapshot>,
     decided: Vec<(Action, u32, Arc<guard::Verdict>)>,
+    /// Readings in quarantine by dataset, with those this write adds.
+    apart: HashMap<u32, usize>,
+    /// Changes this write adds to those that wait for the sensitive root.
+    waiting: usize,
 }
 
 impl<'a> Deciding<'a> {
     pub fn new(hub: &'a Hub, session: &'a Session) -> Deciding<'a> {
-        Deciding { hub, session, snapshot: hub.state.snapshot(), decided: Vec::new() }
+        Deciding {
+            hub,
+            session,
+            snapshot: hub.state.snapshot(),
+            decided: Vec::new(),
+            apart: HashMap::new(),
+            waiting: 0,
+        }
     }
 
     pub fn on(
@@ -217,7 +229,9 @@ impl Hub {
             return Plan::Refuse(HubError::Conflict(what));
         }
         if self.is_closed(number, &dataset) {
-            return self.seal_away(session, change, number, &dataset);
+            let plan = self.seal_away(session, change, number, &dataset, deciding.waiting);
+            deciding.waiting += usize::from(matches!(plan, Plan::Seal(..)));
+            return plan;
         }
         let sensitive = dataset.is_sensitive();
         if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
@@ -239,8 +253,17 @@ impl Hub {
                 .problem(entity, &dataset, before, whole)
                 .or_else(|| quarantined.then(|| "the device is quarantined".to_owned()));
             if let Some(reason) = problem {
+                if !device {
+                    let place = format!("/{}", entity.id);
+                    return Plan::Refuse(HubError::Invalid(ngsild::Invalid::data(place, reason)));
+                }
+                let count =
+                    || self.store.count_documents(kinds::QUARANTINE, &format!("{}/", dataset.id));
+                let kept = deciding.apart.entry(number).or_insert_with(count);
                 let writer = session.principal.number;
-                return self.set_apart(writer, entity, number, &dataset, reason, device);
+                let plan = self.set_apart(writer, entity, number, &dataset, reason, *kept);
+                *kept += 1;
+                return plan;
             }
         }
         Plan::Go(Planned { change, number, dataset, late: device })
@@ -268,7 +291,7 @@ impl Hub {
         Some(Refusal::Future(ahead, seconds).to_string())
     }
 
-    /// A device's reading that does not fit is kept for the steward; others hear what is wrong.
+    /// A reading that does not fit is kept for the steward, beside the `kept` ones there are.
     pub(crate) fn set_apart(
         &self,
         writer: u64,
@@ -276,17 +299,10 @@ impl Hub {
         number: u32,
         dataset: &Dataset,
         reason: String,
-        device: bool,
+        kept: usize,
     ) -> Plan {
-        if !device {
-            let place = format!("/{}", entity.id);
-            return Plan::Refuse(HubError::Invalid(ngsild::Invalid::data(place, reason)));
-        }
         let prefix = format!("{}/", dataset.id);
-        let kept = self.store.documents(kinds::QUARANTINE);
-        if kept.iter().filter(|(name, _)| name.starts_with(&prefix)).count()
-            >= self.options.limits.quarantine
-        {
+        if kept >= self.options.limits.quarantine {
             return Plan::Refuse(HubError::Limit {
                 name: "quarantine",
                 limit: self.options.limits.quarantine as u64,

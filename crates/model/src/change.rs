@@ -28,8 +28,8 @@ pub enum Change {
     MergeAttribute(Entity),
     /// Delete the entity; its history stays until retention or [`Change::Forget`].
     Delete { id: String },
-    /// Delete the history of an entity, or of one attribute of it.
-    Forget { id: String, name: Option<Name> },
+    /// Delete the history of an entity, or of one attribute of it: of one instance, or all.
+    Forget { id: String, name: Option<Name>, instance_id: Option<String>, all: bool },
     /// Add to the history only.
     Remember { entity: Entity },
 }

@@ -278,20 +278,12 @@ impl Dataset {
     /// `before` is the number stored now. [`Dataset::check`] says why not.
     pub fn fits_number(&self, name: &str, unit: Option<&str>, found: f64, before: f64) -> bool {
         let Some(model) = self.attribute(name) else { return !self.closed || self.catch_all };
-        let of_unit = match (model.unit.as_deref(), unit) {
-            (Some(wanted), Some(found)) => wanted == found,
-            _ => true,
-        };
-        let in_range = match model.kind {
+        let fits = match model.kind {
             ValueKind::Any => true,
-            ValueKind::Number => {
-                found >= model.minimum.unwrap_or(f64::NEG_INFINITY)
-                    && found <= model.maximum.unwrap_or(f64::INFINITY)
-                    && model.max_step.is_none_or(|step| (found - before).abs() <= step)
-            }
+            ValueKind::Number => model.check_number(found, Some(before)).is_ok(),
             _ => false,
         };
-        model.history && of_unit && in_range
+        model.history && fits && model.check_unit(unit, &self.id).is_ok()
     }
 
     /// Checks that a whole entity has all that is required.
@@ -322,20 +314,17 @@ impl AttributeModel {
             wanted,
             dataset: dataset.to_owned(),
         };
-        if let (Some(wanted), Some(found)) = (&self.unit, &instance.unit)
-            && wanted != found
-        {
-            return Err(DatasetError::WrongUnit {
-                name: self.name.clone(),
-                found: found.clone(),
-                wanted: wanted.clone(),
-                dataset: dataset.to_owned(),
-            });
-        }
+        self.check_unit(instance.unit.as_deref(), dataset)?;
         match (&instance.content, self.kind) {
             (Content::Null, _) | (_, ValueKind::Any) => Ok(()),
             (Content::Property(value), ValueKind::Number) => match value.as_number() {
-                Some(number) => self.check_number(number, before),
+                Some(number) => {
+                    let before = before.and_then(|instance| match &instance.content {
+                        Content::Property(value) => value.as_number(),
+                        _ => None,
+                    });
+                    self.check_number(number, before)
+                }
                 None => Err(wrong("a number", kind_word(value))),
             },
             (Content::Property(value), ValueKind::Text) => match value.as_text() {
@@ -368,17 +357,25 @@ impl AttributeModel {
         }
     }
 
-    fn check_number(&self, found: f64, before: Option<&Instance>) -> Result<(), DatasetError> {
+    fn check_unit(&self, unit: Option<&str>, dataset: &str) -> Result<(), DatasetError> {
+        match (self.unit.as_deref(), unit) {
+            (Some(wanted), Some(found)) if wanted != found => Err(DatasetError::WrongUnit {
+                name: self.name.clone(),
+                found: found.to_owned(),
+                wanted: wanted.to_owned(),
+                dataset: dataset.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_number(&self, found: f64, before: Option<f64>) -> Result<(), DatasetError> {
         let minimum = self.minimum.unwrap_or(f64::NEG_INFINITY);
         let maximum = self.maximum.unwrap_or(f64::INFINITY);
         let name = self.name.clone();
         if !(minimum..=maximum).contains(&found) {
             return Err(DatasetError::OutOfRange { name, found, minimum, maximum });
         }
-        let before = before.and_then(|instance| match &instance.content {
-            Content::Property(value) => value.as_number(),
-            _ => None,
-        });
         match (self.max_step, before) {
             (Some(max_step), Some(before)) if (found - before).abs() > max_step => {
                 Err(DatasetError::Jump { name, before, found, max_step })

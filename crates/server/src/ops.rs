@@ -64,8 +64,8 @@ pub async fn not_allowed(OriginalUri(uri): OriginalUri) -> Problem {
 
 pub async fn not_offered(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::not_offered(format!(
-        "`{}` is part of the standard and is not offered: this hub answers alone, and histories have \
-         no instance ids",
+        "this method of `{}` is part of the standard and is not offered: this hub answers alone, histories \
+         have no instance ids, and entities are deleted one by one or in batches",
         uri.path()
     ))
 }

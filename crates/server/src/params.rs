@@ -1,9 +1,27 @@
 //! Query parameters: each is known, given once, and said to be wrong by name.
 
+use crate::problem::Problem;
 use ngsild::Invalid;
 
 /// Longest query string, in bytes.
 pub const MAX_QUERY_BYTES: usize = 16 << 10;
+
+/// Parameters of the standard (ETSI GS CIM 009 clause 6.3 and 6.4) that are left out, where a
+/// request does not take them.
+const NOT_OFFERED: [&str; 12] = [
+    "join",
+    "joinLevel",
+    "containedBy",
+    "expandValues",
+    "jsonKeys",
+    "orderBy",
+    "collation",
+    "entityMap",
+    "entityMapLifetime",
+    "splitEntities",
+    "keep",
+    "reload",
+];
 
 /// Parameters of a request, decoded.
 #[derive(Clone, Debug, Default)]
@@ -88,13 +106,16 @@ impl Params {
     /// Checks that only known parameters are there.
     ///
     /// # Errors
-    /// The first unknown one.
-    pub fn only(&self, known: &[&str]) -> Result<(), Invalid> {
+    /// The first one that is part of the standard and not offered, or unknown.
+    pub fn only(&self, known: &[&str]) -> Result<(), Problem> {
         match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            Some((name, _)) => Err(Invalid::request(
-                format!("?{name}"),
-                format!("is none of: {}", known.join(", ")),
+            Some((name, _)) if NOT_OFFERED.contains(&name.as_str()) => Err(Problem::not_offered(
+                format!("the parameter `{name}` is part of the standard and is not offered here"),
             )),
+            Some((name, _)) => {
+                let what = format!("is none of: {}", known.join(", "));
+                Err(Invalid::request(format!("?{name}"), what).into())
+            }
             None => Ok(()),
         }
     }

@@ -180,7 +180,9 @@ impl From<HubError> for Problem {
             HubError::Limit { name, limit, .. } => {
                 let status = match name {
                     "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
-                    "inbox" | "quarantine" | "subscriptions" => StatusCode::INSUFFICIENT_STORAGE,
+                    "contexts" | "inbox" | "quarantine" | "subscriptions" => {
+                        StatusCode::INSUFFICIENT_STORAGE
+                    }
                     _ => StatusCode::TOO_MANY_REQUESTS,
                 };
                 Problem::new(status, "limit", "A limit was reached", detail)

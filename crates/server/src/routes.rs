@@ -24,8 +24,12 @@ pub const ROUTES: &[Route] = &[
     // NGSI-LD: context information provision and consumption.
     route!(
         "/ngsi-ld/v1/entities",
-        [("GET", false, "Query entities"), ("POST", false, "Create an entity")],
-        get(ngsi::entities::query).post(ngsi::entities::create)
+        [
+            ("GET", false, "Query entities"),
+            ("POST", false, "Create an entity"),
+            ("DELETE", true, "Not offered")
+        ],
+        get(ngsi::entities::query).post(ngsi::entities::create).delete(ops::not_offered)
     ),
     route!(
         "/ngsi-ld/v1/entities/{id}",

@@ -203,29 +203,42 @@ impl Connection {
     }
 
     /// Writes messages the short way, if all are plain numbers for series that are there: what became
-    /// of the readings, and where those of each message end.
+    /// of the readings, and where those of each message lie.
     async fn readings(
         &self,
         session: &Session,
         dataset: &str,
         group: &[Publish],
-    ) -> Result<Option<(WriteReport, Vec<usize>)>, Malformed> {
-        let (mut readings, mut ends) = (Vec::new(), Vec::with_capacity(group.len()));
+    ) -> Result<Option<(WriteReport, Vec<Parsed>)>, HubError> {
+        let (mut readings, mut messages) = (Vec::new(), Vec::with_capacity(group.len()));
         for publish in group {
-            let parts: Vec<&str> = publish.topic.split('/').collect();
-            match parts.as_slice() {
-                ["in", _] => match ngsild::parse_readings(&publish.payload) {
-                    Some(of_message) => readings.extend(of_message),
-                    None => return Ok(None),
-                },
-                _ => return Ok(None),
+            let start = readings.len();
+            let bare = publish.topic.split('/').count() > 2;
+            match ngsild::parse_readings(&publish.payload).filter(|_| !bare) {
+                Some(of_message) => readings.extend(of_message),
+                None => return Ok(None),
             }
-            ends.push(readings.len());
+            messages.push(Ok(start..readings.len()));
         }
-        let report = self.app.hub.write_readings(session, Some(dataset), &readings).await;
-        let report = report
-            .map_err(|_| Malformed(reason::SERVER_UNAVAILABLE, "the hub cannot keep it now"))?;
-        Ok(report.map(|report| (report, ends)))
+        let report = self.app.hub.write_readings(session, Some(dataset), &readings).await?;
+        Ok(report.map(|report| (report, messages)))
+    }
+
+    async fn changes(
+        &self,
+        session: &Session,
+        dataset: &str,
+        group: &[Publish],
+    ) -> Result<(WriteReport, Vec<Parsed>), HubError> {
+        let (mut changes, mut messages) = (Vec::new(), Vec::with_capacity(group.len()));
+        for publish in group {
+            let start = changes.len();
+            messages.push(changes_of(publish).map(|parsed| {
+                changes.extend(parsed);
+                start..changes.len()
+            }));
+        }
+        Ok((self.app.hub.write_into(session, Some(dataset), changes).await?, messages))
     }
 
     async fn publish_group(
@@ -234,32 +247,14 @@ impl Connection {
         dataset: &str,
         group: Vec<Publish>,
     ) -> Result<(), Malformed> {
-        if let Some((report, ends)) = self.readings(session, dataset, &group).await? {
-            let mut start = 0;
-            for (publish, end) in group.iter().zip(ends) {
-                let (code, why) = worst(&report.results[start..end])?;
-                start = end;
-                if publish.qos > 0 {
-                    codec::puback(&mut self.out, self.version, publish.packet_id, code, &why);
-                }
-            }
-            return Ok(());
-        }
-        let mut changes = Vec::new();
-        // Of each message: its id, and either where its changes lie or what is wrong with it.
-        let mut messages = Vec::with_capacity(group.len());
-        for publish in group {
-            let start = changes.len();
-            let parsed = changes_of(&publish).map(|parsed| {
-                changes.extend(parsed);
-                start..changes.len()
-            });
-            messages.push((publish.qos, publish.packet_id, parsed));
-        }
-        let report = self.app.hub.write_into(session, Some(dataset), changes).await;
-        let report = report
+        let written = match self.readings(session, dataset, &group).await {
+            Ok(None) => self.changes(session, dataset, &group).await,
+            Ok(Some(written)) => Ok(written),
+            Err(error) => Err(error),
+        };
+        let (report, messages) = written
             .map_err(|_| Malformed(reason::SERVER_UNAVAILABLE, "the hub cannot keep it now"))?;
-        for (qos, packet_id, parsed) in messages {
+        for (publish, parsed) in group.iter().zip(messages) {
             let (code, why) = match parsed {
                 Err(why) => {
                     tracing::debug!(why, "a message cannot be read");
@@ -277,13 +272,16 @@ impl Connection {
                     return Err(Malformed(reason::QUOTA_EXCEEDED, "too many refused messages"));
                 }
             }
-            if qos > 0 {
-                codec::puback(&mut self.out, self.version, packet_id, code, &why);
+            if publish.qos > 0 {
+                codec::puback(&mut self.out, self.version, publish.packet_id, code, &why);
             }
         }
         Ok(())
     }
 }
+
+/// Where the results of one message lie, or what is wrong with it.
+type Parsed = Result<std::ops::Range<usize>, String>;
 
 /// `in/<dataset>/...`: the dataset.
 fn dataset_of(topic: &str) -> &str {

@@ -284,6 +284,13 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
     if body.get("type").and_then(Value::as_text) != Some("Query") {
         return Err(Invalid::data("/type", "is not `Query`").into());
     }
+    for left_out in ["join", "joinLevel", "containedBy", "ordering"] {
+        if body.get(left_out).is_some() {
+            let what =
+                format!("`{left_out}` in a query is part of the standard and is not offered here");
+            return Err(Problem::not_offered(what));
+        }
+    }
     let text = |key: &str| body.get(key).and_then(Value::as_text);
     let q: Option<Q> = text("q").map(|q| ngsild::parse_q(q, context)).transpose()?;
     let geo = match body.get("geoQ") {

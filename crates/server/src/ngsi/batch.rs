@@ -91,6 +91,11 @@ fn answer(
     let receipt = report.receipt;
     for (id, result) in ids.into_iter().zip(report.results) {
         match result {
+            ItemResult::Done(Outcome::Updated { left, .. }) if !left.is_empty() => {
+                let left: Vec<&str> = left.iter().map(model::Name::as_str).collect();
+                let what = format!("left as they are: {}", left.join(", "));
+                results.push((id, Problem::from(Invalid::data("", what))));
+            }
             ItemResult::Done(outcome) => {
                 if outcome == Outcome::Created {
                     created.push(id.clone());

@@ -374,8 +374,8 @@ pub async fn delete(call: Call) -> Handled {
     call.params.only(&["local"])?;
     let id = call.path("id");
     ngsild::check_uri(&id, "{id}")?;
-    let report = call.app.hub.write(&call.session, vec![Change::Forget { id, name: None }]).await?;
-    one(report, None)
+    let change = Change::Forget { id, name: None, instance_id: None, all: true };
+    one(call.app.hub.write(&call.session, vec![change]).await?, None)
 }
 
 pub async fn delete_attribute(call: Call) -> Handled {
@@ -383,8 +383,11 @@ pub async fn delete_attribute(call: Call) -> Handled {
     let id = call.path("id");
     ngsild::check_uri(&id, "{id}")?;
     let (context, _) = call.context(None)?;
-    let name = call.name("attribute", &context);
-    let report =
-        call.app.hub.write(&call.session, vec![Change::Forget { id, name: Some(name) }]).await?;
-    one(report, None)
+    let change = Change::Forget {
+        id,
+        name: Some(call.name("attribute", &context)),
+        instance_id: call.params.get("datasetId").map(str::to_owned),
+        all: call.params.flag("deleteAll")?,
+    };
+    one(call.app.hub.write(&call.session, vec![change]).await?, None)
 }

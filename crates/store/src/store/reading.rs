@@ -31,6 +31,13 @@ impl Store {
         self.documents.read().get(&(kind, name.to_owned())).cloned()
     }
 
+    /// How many documents of a kind have names that start so.
+    pub fn count_documents(&self, kind: u8, prefix: &str) -> usize {
+        let documents = self.documents.read();
+        let range = documents.range((kind, prefix.to_owned())..);
+        range.take_while(|((k, name), _)| *k == kind && name.starts_with(prefix)).count()
+    }
+
     /// All documents of a kind, by name.
     pub fn documents(&self, kind: u8) -> Vec<(String, Arc<[u8]>)> {
         let documents = self.documents.read();

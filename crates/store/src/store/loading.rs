@@ -1,0 +1,154 @@
+//! Opening: what lies on disk becomes what is held in memory.
+
+use super::{FORGOTTEN, RETAINED, number_at};
+use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest};
+use crate::engine::Table;
+use crate::{Store, StoreError};
+use model::Time;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use vault::Scope;
+
+/// Key and encrypted value.
+type Sealed = (Vec<u8>, Vec<u8>);
+/// Entities decoded together when the store opens.
+const LOADED_AT_ONCE: usize = 16_384;
+
+impl Store {
+    pub(super) fn load(&self) -> Result<(), StoreError> {
+        let mut documents = self.documents.write();
+        self.engine.scan(Table::Document, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Document, key, sealed)? else {
+                let id = u32::from_be_bytes(number_at(sealed, 0));
+                if self.keyring.read().scope(id) == Some(Scope::Inbox) {
+                    self.inbox.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(());
+            };
+            let (kind, name, body): (u8, String, Vec<u8>) = codec::decode(&plain, "a document")?;
+            documents.insert((kind, name), body.into());
+            Ok(())
+        })?;
+        let mut entities = self.entities.write();
+        let mut history = self.history.write();
+        let mut waiting: Vec<Sealed> = Vec::with_capacity(LOADED_AT_ONCE);
+        let mut take = |waiting: &mut Vec<Sealed>| -> Result<(), StoreError> {
+            for doc in self.open_entities(waiting)? {
+                for series in &doc.series {
+                    history.owner.insert(series.number, (doc.dataset, doc.number));
+                }
+                entities.load(doc);
+            }
+            waiting.clear();
+            Ok(())
+        };
+        self.engine.scan(Table::Entity, b"", |key, sealed| {
+            waiting.push((key.to_vec(), sealed.to_vec()));
+            if waiting.len() < LOADED_AT_ONCE { Ok(()) } else { take(&mut waiting) }
+        })?;
+        take(&mut waiting)?;
+        let mut forgotten: HashMap<u32, Forgotten> = HashMap::new();
+        let mut manifests = Vec::new();
+        self.engine.scan(Table::Manifest, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Manifest, key, sealed)? else {
+                return Ok(());
+            };
+            let dataset = u32::from_be_bytes(number_at(key, 0));
+            match key.get(4) {
+                Some(&FORGOTTEN) => {
+                    let entry: Forgotten = codec::decode(&plain, "a list of forgotten series")?;
+                    forgotten.insert(entry.series, entry);
+                }
+                Some(&RETAINED) => {
+                    history.retained.insert(dataset, codec::decode(&plain, "a retention")?);
+                }
+                _ => manifests.push((dataset, codec::decode::<Manifest>(&plain, "a manifest")?)),
+            }
+            Ok(())
+        })?;
+        for (dataset, mut manifest) in manifests {
+            let floor = history.floor(dataset);
+            let generation = manifest.generation;
+            manifest.chunks.retain(|chunk| {
+                let kept = forgotten.get(&chunk.series).is_none_or(|f| generation > f.generation);
+                kept && chunk.last >= floor
+            });
+            history.add_manifest(dataset, &manifest);
+        }
+        // In the order of commits across datasets, so that states end as they were.
+        let mut last_series = history.next_series();
+        self.engine.scan(Table::Recent, b"", |key, sealed| {
+            let Some(plain) = self.unseal_if_open(Table::Recent, key, sealed)? else {
+                return Ok(());
+            };
+            let dataset = u32::from_be_bytes(number_at(key, 0));
+            let commit = u64::from_be_bytes(number_at(key, 4));
+            let blob = Blob::decode(&plain)?;
+            let floor = history.floor(dataset);
+            let live = |series: u32, at: i64| {
+                at >= floor && forgotten.get(&series).is_none_or(|f| commit > f.commit)
+            };
+            for ((series, at), value) in blob.series.iter().zip(&blob.at).zip(&blob.value) {
+                last_series = last_series.max(series + 1);
+                // Rows written anew by a seal are older than the documents written with it.
+                if let Some((_, number)) =
+                    history.owner.get(series).copied().filter(|_| blob.time != 0)
+                {
+                    entities.replay(number, *series, (*at, *value), commit, Time(blob.time));
+                }
+                if live(*series, *at) {
+                    history.put_number(*series, *at, *value);
+                }
+            }
+            for point in &blob.rich {
+                last_series = last_series.max(point.series + 1);
+                if live(point.series, point.at) {
+                    history.put_rich(point.series, point.at, &point.instance);
+                }
+            }
+            let points = u32::try_from(blob.series.len() + blob.rich.len()).unwrap_or(u32::MAX);
+            *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
+            Ok(())
+        })?;
+        self.next_series.fetch_max(u64::from(last_series), Ordering::Relaxed);
+        self.next_entity.fetch_max(entities.next_number(), Ordering::Relaxed);
+        if self.is_sealed() {
+            self.load_closed()?;
+        }
+        Ok(())
+    }
+
+    /// Decrypts and decodes entities, on every processor there is. Those whose key is not here are
+    /// left out.
+    fn open_entities(&self, sealed: &[Sealed]) -> Result<Vec<EntityDoc>, StoreError> {
+        let open = |part: &[Sealed]| -> Result<Vec<EntityDoc>, StoreError> {
+            let mut docs = Vec::with_capacity(part.len());
+            for (key, sealed) in part {
+                if let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? {
+                    docs.push(codec::decode(&plain, "an entity")?);
+                }
+            }
+            Ok(docs)
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let part = sealed.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> =
+                sealed.chunks(part).map(|part| scope.spawn(move || open(part))).collect();
+            let mut docs = Vec::with_capacity(sealed.len());
+            for part in parts {
+                let ended = part.join();
+                docs.extend(ended.map_err(|_| StoreError::Damaged("an entity".into()))??);
+            }
+            Ok(docs)
+        })
+    }
+
+    fn load_closed(&self) -> Result<(), StoreError> {
+        let mut closed = self.closed.write();
+        self.engine.scan(Table::Meta, b"id/", |key, dataset| {
+            closed.insert(number_at(key, 3), u32::from_be_bytes(number_at(dataset, 0)));
+            Ok(())
+        })
+    }
+}
