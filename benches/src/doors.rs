@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 const VEHICLES: u64 = 1_000;
 
-fn vehicle(n: u64) -> Value {
+/// An entity of some 500 bytes.
+pub fn vehicle(n: u64) -> Value {
     json!({"id": format!("urn:ngsi-ld:Vehicle:{n}"), "type": "Vehicle",
         "brand": {"type": "Property", "value": "Mercedes"},
         "speed": {"type": "Property", "value": n % 120, "observedAt": "2026-08-20T10:00:00Z"},

@@ -3,10 +3,11 @@
 //! machine leaves alone, and the rate on the wall, which it does not; beside them what peers do in
 //! the same run.
 //!
-//! usage: bench PROGRAM [json] [SECTION...]; sections: doors ingest mqtt journal notify peers
+//! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify peers
 
 mod client;
 mod doors;
+mod entities;
 mod history;
 mod journal;
 mod load;
@@ -70,6 +71,9 @@ fn main() -> anyhow::Result<()> {
             let binary = std::fs::metadata(program)?.len() as f64;
             figures.add("binary", binary / f64::from(1 << 20), "MiB");
             doors::measure(&hub, &mut figures).await?;
+        }
+        if wanted("entities") {
+            entities::measure(Hub::start(program)?, &mut figures).await?;
         }
         if wanted("ingest") {
             history::measure(Hub::start(program)?, &mut figures).await?;
