@@ -1,33 +1,101 @@
-//! Many entities: what each takes of memory, and how soon a hub that has them is ready again.
+//! Many entities: what each takes of memory, how soon a hub that has them is ready again, and how
+//! long a question over all of them takes.
 
 use crate::Figures;
-use crate::doors::vehicle;
+use crate::load::quantile_ms;
 use crate::process::Hub;
 use serde_json::{Value, json};
+use std::time::Instant;
 
 const BATCH: u64 = 1_000;
+const QUESTIONS: usize = 200;
 
-/// Entities: as many as `TANGGUL_BENCH_ENTITIES` says.
-fn entities() -> u64 {
-    std::env::var("TANGGUL_BENCH_ENTITIES").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
+/// A number from the environment.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+}
+
+/// A vehicle of about 500 bytes somewhere in the city.
+fn vehicle(n: u64) -> Value {
+    let place = [107.5 + (n % 200) as f64 / 1_000.0, -7.0 + (n / 200 % 200) as f64 / 1_000.0];
+    json!({"id": format!("urn:ngsi-ld:Vehicle:{n}"), "type": "Vehicle",
+        "brand": {"type": "Property", "value": "Mercedes"},
+        "speed": {"type": "Property", "value": n % 120, "observedAt": "2026-08-20T10:00:00Z"},
+        "location": {"type": "GeoProperty", "value": {"type": "Point", "coordinates": place}},
+        "isParked": {"type": "Relationship", "object": format!("urn:ngsi-ld:OffStreetParking:{n}")},
+        "description": {"type": "Property", "value": "-".repeat(200)}})
+}
+
+fn reading(n: u64, round: u64) -> Value {
+    let at = format!("2026-08-20T{:02}:{:02}:00Z", 11 + round / 60, round % 60);
+    json!({"id": format!("urn:ngsi-ld:Vehicle:{n}"), "type": "Vehicle",
+        "speed": {"type": "Property", "value": (n + round) % 120, "observedAt": at}})
 }
 
 pub async fn measure(mut hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let mut connection = hub.connect().await?;
-    let path = "/ngsi-ld/v1/entityOperations/create";
-    let all = entities();
-    // The first half fills what the engine keeps in memory whatever there is.
-    let mut half = 0.0;
+    let all = setting("TANGGUL_BENCH_ENTITIES", 100_000) / BATCH * BATCH;
+    let rounds = setting("TANGGUL_BENCH_READINGS", 20);
+    let write = |path: &str, batch: Vec<Value>| {
+        let path = format!("/ngsi-ld/v1/entityOperations/{path}");
+        hub.request("POST", &path, &json!(batch))
+    };
+    let idle = hub.process.memory_mib();
+    let (wall, cpu) = (Instant::now(), hub.process.cpu_s());
     for start in (0..all).step_by(BATCH as usize) {
-        if start == all / 2 / BATCH * BATCH {
-            half = hub.process.memory_mib();
-        }
-        let batch: Vec<Value> = (start..start + BATCH).map(vehicle).collect();
-        connection.done(&hub.request("POST", path, &json!(batch))).await?;
+        connection.done(&write("create", (start..start + BATCH).map(vehicle).collect())).await?;
     }
-    let more = (hub.process.memory_mib() - half) * 1_024.0 * 2.0 / all as f64;
-    figures.add(format!("memory of an entity of 500 bytes, of {all}"), more, "KiB");
+    let (wall, cpu) = (wall.elapsed().as_secs_f64(), hub.process.cpu_s() - cpu);
+    let name = format!("creating {all} entities, {BATCH} a request");
+    figures.rate(&name, "entities", all as f64, wall, cpu);
+    for round in 0..rounds {
+        for start in (0..all).step_by(BATCH as usize) {
+            let batch = (start..start + BATCH).map(|n| reading(n, round)).collect();
+            connection.done(&write("upsert?options=update", batch)).await?;
+        }
+    }
+    let used = hub.process.memory_mib() - idle;
+    let name = format!("memory of {all} entities of 500 bytes with {} observations", all * rounds);
+    figures.add(&name, used, "MiB");
+    figures.add("the same, an entity", used * 1_024.0 / all as f64, "KiB");
+    drop(connection);
     hub.restart()?;
     figures.add(format!("ready after start, {all} entities"), hub.ready_in.as_secs_f64(), "s");
+    let used = hub.process.memory_mib() - idle;
+    figures.add("memory after start, an entity", used * 1_024.0 / all as f64, "KiB");
+    questions(&hub, figures, all).await
+}
+
+async fn questions(hub: &Hub, figures: &mut Figures, all: u64) -> anyhow::Result<()> {
+    let mut connection = hub.connect().await?;
+    // One in two is as fast, one in five is there.
+    let square = "%5B%5B%5B107.499,-7.001%5D,%5B107.5395,-7.001%5D,%5B107.5395,-6.8%5D,\
+        %5B107.499,-6.8%5D,%5B107.499,-7.001%5D%5D%5D";
+    let near = "georel=near;maxDistance==8900&geometry=Point&coordinates=%5B107.6,-6.9%5D";
+    let within = format!("georel=within&geometry=Polygon&coordinates={square}");
+    let order = "orderBy=speed;desc&limit=20";
+    let asked = [
+        ("q, place (polygon) and order", format!("q=speed>=60&{within}&{order}")),
+        ("q, place (distance) and order", format!("q=speed>=60&{near}&{order}")),
+        ("q on a number and a text, order", format!("q=speed==119;brand==%22Mercedes%22&{order}")),
+    ];
+    for (name, question) in asked {
+        let path = format!("/ngsi-ld/v1/entities?type=Vehicle&{question}").replace('>', "%3E");
+        let request = hub.request("GET", &path, &Value::Null);
+        let counted = format!("{path}&count=true");
+        let counted = connection.done(&hub.request("GET", &counted, &Value::Null)).await?;
+        let counted = String::from_utf8_lossy(&counted).into_owned();
+        let matched = counted.lines().find_map(|line| line.strip_prefix("ngsild-results-count: "));
+        let (mut times, cpu) = (Vec::with_capacity(QUESTIONS), hub.process.cpu_s());
+        for _ in 0..QUESTIONS {
+            let start = Instant::now();
+            connection.done(&request).await?;
+            times.push(start.elapsed());
+        }
+        let cpu_ms = (hub.process.cpu_s() - cpu) * 1_000.0 / QUESTIONS as f64;
+        let name = format!("{name}, {} of {all}", matched.unwrap_or("?"));
+        figures.add(format!("{name}, CPU"), cpu_ms, "ms");
+        figures.add(format!("{name}, p99"), quantile_ms(&mut times, 0.99), "ms");
+    }
     Ok(())
 }

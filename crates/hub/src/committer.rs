@@ -20,8 +20,8 @@ use model::{
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use store::{
-    Batch, Document, EntityWrite, Held, Row, RowValue, Rows, Sealed, Series, Step, StoreError,
-    Under,
+    Batch, Document, EntityWrite, Glance, Held, Row, RowValue, Rows, Sealed, Series, Step,
+    StoreError, Under,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -373,10 +373,10 @@ impl<'a> Group<'a> {
         let now = self.hub.store.now();
         for one in &write.steps {
             let step = one.step;
-            let fits = |held: &&Arc<Held>| {
-                !self.works.contains_key(&step.entity) && still_fits(held, &step, write.late)
+            let fits = |entity: &Glance<'_>| {
+                !self.works.contains_key(&step.entity) && still_fits(entity, &step, write.late)
             };
-            let Some(held) = now.by_number(step.entity).filter(fits) else {
+            let Some(entity) = now.glance_at(step.entity).filter(fits) else {
                 others.push(*one);
                 continue;
             };
@@ -386,7 +386,7 @@ impl<'a> Group<'a> {
                 at: step.at.unwrap_or(self.now),
                 value: RowValue::Number(step.value),
             };
-            self.rows.entry((job, held.dataset)).or_default().push(row);
+            self.rows.entry((job, entity.table().dataset)).or_default().push(row);
             if let Some(steps_of) = &mut self.steps_of {
                 steps_of.entry(step.entity).or_default().push(self.steps.len());
             }
@@ -598,8 +598,8 @@ impl<'a> Group<'a> {
 
     fn commit_changes(mut self) {
         let first_record = self.hub.store.log_size();
-        let entries = self.entries();
-        let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.rows.is_empty());
+        let mut entries = self.entries();
+        let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.is_empty());
         let grouped = !entries.leaves.is_empty() || rewritten;
         let mut batch = Batch { time: self.now, ..Batch::default() };
         batch.rows = self.take_rows();
@@ -623,13 +623,13 @@ impl<'a> Group<'a> {
         batch.forgotten = std::mem::take(&mut self.forgotten);
         batch.sealed = std::mem::take(&mut self.sealed);
         batch.retained = std::mem::take(&mut self.retained);
-        let (series, events) = self.take_states(&mut batch, &entries);
+        let events = self.take_states(&mut batch, &mut entries);
         let stepped = self.hub.watches.are_there().then(|| batch.steps.clone());
         let counters = &self.hub.counters;
         let observations: usize = batch.rows.iter().map(|rows| rows.rows.len()).sum();
         let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
         let records = batch.records.len() as u64;
-        if let Err(error) = self.hub.store.commit(batch, series) {
+        if let Err(error) = self.hub.store.commit(batch) {
             return self.fail(&error, &events);
         }
         counters.add(Counter::Commits, 1);
@@ -670,13 +670,8 @@ impl<'a> Group<'a> {
         by_dataset.into_iter().map(encode).collect()
     }
 
-    /// States go into the batch; gives their series, and what is told afterwards.
-    fn take_states(
-        &mut self,
-        batch: &mut Batch,
-        entries: &Entries,
-    ) -> (Vec<Arc<Vec<Series>>>, Vec<ChangeEvent>) {
-        let mut series = Vec::with_capacity(self.works.len());
+    /// States go into the batch; gives what is told afterwards.
+    fn take_states(&mut self, batch: &mut Batch, entries: &mut Entries) -> Vec<ChangeEvent> {
         let mut events = Vec::with_capacity(self.works.len());
         let works = std::mem::take(&mut self.works);
         for work in works.into_values().filter(|work| work.changed) {
@@ -690,18 +685,19 @@ impl<'a> Group<'a> {
                     attributes: work.touched,
                 });
             }
-            series.push(work.series);
             batch.entities.push(EntityWrite {
                 number: work.number,
                 dataset: work.dataset,
                 per_subject: entries.per_subject.get(&work.number).copied().unwrap_or(false),
                 entity: work.entity,
+                series: work.series,
                 deleted: work.deleted,
                 durable: work.durable,
+                packed: entries.packed.remove(&work.number).unwrap_or_default(),
                 evidence: entries.evidence.get(&work.number).cloned().unwrap_or_default(),
             });
         }
-        (series, events)
+        events
     }
 
     /// Everybody hears that it is durable, and under which record.

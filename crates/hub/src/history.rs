@@ -83,16 +83,20 @@ impl Hub {
                 refused.get_or_insert(held.dataset);
                 return true;
             }
-            let mut seen = verdict.lens.apply(&held.entity);
-            if only_sums {
-                seen.attributes.clear();
-            }
+            let seen = if only_sums {
+                Arc::new(Entity { attributes: Vec::new(), ..verdict.lens.apply(&held.entity) })
+            } else if verdict.clear {
+                held.entity.clone()
+            } else {
+                Arc::new(verdict.lens.apply(&held.entity))
+            };
             if !query.filter.matches(&seen) {
                 return true;
             }
             matched += 1;
+            let shown = level_of(&verdict.lens, seen.attributes.iter().map(|a| &a.name));
             let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
-            *level = (level.0.max(level_of(&verdict.lens, &seen)), level.1 + 1);
+            *level = (level.0.max(shown), level.1 + 1);
             if matched > query.offset && page.len() < limit {
                 page.push(held.clone());
             } else if matched > query.offset {

@@ -68,7 +68,7 @@ impl Hub {
         if store.checkpoint().is_empty() {
             // From the first moment on, a missing checkpoint is a finding.
             let checkpoint = Some(signing.sign(0, &journal::empty_root()));
-            store.commit(store::Batch { checkpoint, ..store::Batch::default() }, Vec::new())?;
+            store.commit(store::Batch { checkpoint, ..store::Batch::default() })?;
         }
         let (jobs, queue) = mpsc::channel(options.limits.queue.max(1));
         let hashes = options.limits.password_hashes.max(1);

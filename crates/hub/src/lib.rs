@@ -22,6 +22,7 @@ mod readings;
 mod receipt;
 mod recorder;
 mod ring;
+mod search;
 mod seen;
 mod state;
 mod subscription;

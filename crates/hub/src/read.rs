@@ -3,11 +3,11 @@
 //! The lens comes before everything: filter, order, count and page see only what it shows.
 
 use crate::recorder::map;
+use crate::search::{Found, Search, numbers_of};
 use crate::{Hub, HubError, Seen, limits};
 use guard::Verdict;
-use model::{Action, Entity, Name, Sensitivity, Session, Value, Verb};
+use model::{Action, Sensitivity, Session, Value, Verb};
 use ngsild::{Filter, OrderKey};
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Held;
@@ -138,47 +138,16 @@ impl Hub {
             return Err(HubError::Invalid(ngsild::Invalid::data("?limit", what)));
         }
         self.check_types_open(session, &query.filter).await?;
-        let mut lenses = Lenses::new(self, session);
-        let mut refused: Option<u32> = None;
-        let mut found: Vec<(u64, u32, Arc<Seen>)> = Vec::new();
-        let (mut matched, mut more) = (0usize, false);
-        // How much each dataset told, also where only the count is shown.
-        let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
-        let ordered = !query.order.is_empty();
-        self.candidates(&query.filter, &mut |held| {
-            let Some(seen) = lenses.see(held) else {
-                if held.deleted.is_none() {
-                    refused.get_or_insert(held.dataset);
-                }
-                return true;
-            };
-            if !query.filter.matches(&seen) {
-                return true;
-            }
-            matched += 1;
-            let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
-            *level = (level.0.max(seen.level), level.1 + 1);
-            if ordered || (matched > query.offset && found.len() < limit) {
-                if let (false, Some(verdict)) = (ordered, lenses.of(held.dataset)) {
-                    held.derived.keep(verdict.id, seen.clone());
-                }
-                found.push((held.number, held.dataset, seen));
-            } else if matched > query.offset {
-                more = true;
-            }
-            query.count || ordered || !more
-        });
-        if ordered {
-            found.sort_by(|a, b| order(&query.order, &a.2, &b.2).then(a.0.cmp(&b.0)));
-            more = found.len() > query.offset + limit;
-            found = found.into_iter().skip(query.offset).take(limit).collect();
-        }
+        let mut search = Search::new(self, session, query, limit);
+        search.run();
+        let Search { mut lenses, found: Found { page, matched, more, levels, refused }, .. } =
+            search;
         if matched == 0 {
             self.refuse_if_all(session, &query.filter, refused).await?;
         }
-        let record = self.record_page(session, &mut lenses, &levels, &found).await?;
+        let record = self.record_page(session, &mut lenses, &levels, &page).await?;
         Ok(Answer {
-            entities: found.into_iter().map(|(_, _, entity)| entity).collect(),
+            entities: page.into_iter().map(|(_, _, entity)| entity).collect(),
             count: query.count.then_some(matched),
             more,
             record,
@@ -187,19 +156,9 @@ impl Hub {
 
     /// Calls `each` with entities that may match, in a stable order, as long as it says so.
     pub(crate) fn candidates(&self, filter: &Filter, each: &mut dyn FnMut(&Arc<Held>) -> bool) {
-        if !filter.ids.is_empty() {
-            let mut held: Vec<Arc<Held>> =
-                filter.ids.iter().filter_map(|id| self.store.entity(id)).collect();
-            held.sort_by_key(|held| held.number);
-            held.dedup_by_key(|held| held.number);
-            held.iter().take_while(|held| each(held)).for_each(drop);
-            return;
-        }
-        let types: Option<Vec<Name>> = filter
-            .types
-            .as_ref()
-            .map(|types| types.0.iter().filter_map(|group| group.first().cloned()).collect());
-        self.store.each_entity(types.as_deref(), each);
+        let now = self.store.now();
+        let held = numbers_of(&now, filter).filter_map(|number| now.peek(number));
+        held.take_while(|held| each(held)).for_each(drop);
     }
 
     /// A query for types that are closed is refused: an empty answer would be untrue.
@@ -279,49 +238,4 @@ impl Hub {
         }
         Ok(record)
     }
-
-    /// Types of entities the session sees, with how many and the attributes seen.
-    pub fn types(&self, session: &Session) -> Vec<(Name, usize, Vec<Name>)> {
-        let mut lenses = Lenses::new(self, session);
-        let mut types: std::collections::BTreeMap<Name, (usize, Vec<Name>)> =
-            std::collections::BTreeMap::new();
-        self.store.each_entity(None, &mut |held| {
-            if let Some(seen) = lenses.see(held) {
-                for name in &seen.types {
-                    let (count, attributes) = types.entry(name.clone()).or_default();
-                    *count += 1;
-                    for attribute in &seen.attributes {
-                        if !attributes.contains(&attribute.name) {
-                            attributes.push(attribute.name.clone());
-                        }
-                    }
-                }
-            }
-            true
-        });
-        types.into_iter().map(|(name, (count, attributes))| (name, count, attributes)).collect()
-    }
-}
-
-fn order(keys: &[OrderKey], a: &Entity, b: &Entity) -> Ordering {
-    let value = |entity: &Entity, key: &OrderKey| match key.attribute.as_str() {
-        "id" => Some(Value::from(entity.id.as_str())),
-        "createdAt" => Some(Value::from(entity.created.to_string())),
-        "modifiedAt" => Some(Value::from(entity.modified.to_string())),
-        name => entity.attribute(name)?.default_instance().map(model::Instance::value),
-    };
-    for key in keys {
-        let ordering = match (value(a, key), value(b, key)) {
-            (Some(a), Some(b)) => a.compare(&b).unwrap_or(Ordering::Equal),
-            // What has no value comes last, whichever way.
-            (Some(_), None) => return Ordering::Less,
-            (None, Some(_)) => return Ordering::Greater,
-            (None, None) => Ordering::Equal,
-        };
-        let ordering = if key.descending { ordering.reverse() } else { ordering };
-        if ordering != Ordering::Equal {
-            return ordering;
-        }
-    }
-    Ordering::Equal
 }

@@ -10,7 +10,7 @@ use model::{
 };
 use ngsild::{Measured, Reading};
 use std::sync::Arc;
-use store::{Held, Series, Step, Under};
+use store::{Glance, Held, Step, Under};
 
 /// A step of a write, with the reading it came from.
 #[derive(Clone, Copy)]
@@ -22,26 +22,11 @@ pub struct WriterStep {
     pub typed: bool,
 }
 
-/// The number that is the state of a series; none when the state is anything but a plain number.
-pub fn number_of<'a>(series: &Series, entity: &'a Entity) -> Option<(f64, &'a Instance)> {
-    let instance = series.instance(entity)?;
-    match &instance.content {
-        Content::Property(value) if instance.parts.is_empty() => {
-            Some((value.as_exact_number()?, instance))
-        }
-        _ => None,
-    }
-}
-
 /// Whether a step still only moves the state: the entity is as it was when the step was made.
-pub fn still_fits(held: &Held, step: &Step, late: bool) -> bool {
-    let series = held.series.iter().find(|series| series.number == step.series);
-    let (None, Some(series)) = (held.deleted, series) else { return false };
-    let Some((_, instance)) = number_of(series, &held.entity) else { return false };
-    let older = step.at.is_some_and(|at| instance.observed_at.is_some_and(|before| before > at));
-    instance.unit == series.unit
-        && instance.observed_at.is_some() == series.observed
-        && (late || !older)
+pub fn still_fits(entity: &Glance<'_>, step: &Step, late: bool) -> bool {
+    let Some(current) = entity.number_of(step.series) else { return false };
+    let older = step.at.is_some_and(|at| current.observed_at.is_some_and(|before| before > at));
+    late || !older
 }
 
 /// The change that a step stands for, for when it is more than a step after all.
@@ -114,27 +99,27 @@ impl Hub {
         let mut steps = Vec::with_capacity(readings.len());
         let now = self.store.now();
         for (reading, place) in readings.iter().zip(0u32..) {
-            let held = now.entity(reading.id).filter(|held| held.deleted.is_none())?;
-            let typed =
-                |wanted: &&str| held.entity.types.iter().any(|name| name.as_str() == *wanted);
+            let entity = now.glance(reading.id)?;
+            let (types, of) = (&entity.table().types, entity.table().dataset);
+            let typed = |wanted: &&str| types.iter().any(|name| name.as_str() == *wanted);
             if reading.of_type.as_ref().is_some_and(|wanted| !typed(wanted)) {
                 return None;
             }
-            if !fine.iter().any(|(number, _)| *number == held.dataset) {
-                let dataset = deciding.snapshot.by_number(held.dataset)?.clone();
-                if !self.takes_steps(&mut deciding, into, held.dataset, &dataset) {
+            if !fine.iter().any(|(number, _)| *number == of) {
+                let dataset = deciding.snapshot.by_number(of)?.clone();
+                if !self.takes_steps(&mut deciding, into, of, &dataset) {
                     return None;
                 }
-                fine.push((held.dataset, dataset));
+                fine.push((of, dataset));
             }
-            let (_, dataset) = fine.iter().find(|(number, _)| *number == held.dataset)?;
+            let (_, dataset) = fine.iter().find(|(number, _)| *number == of)?;
             let streams = !device || session.principal.may_stream(reading.id);
-            if !streams || self.subscriptions.concern(&held.entity) {
+            if !streams || self.subscriptions.concern(reading.id, types) {
                 return None;
             }
             for measured in &reading.measured {
-                let step = step_of(held, measured, dataset)?;
-                if step.at.is_some_and(|at| at > latest) || !still_fits(held, &step, device) {
+                let step = step_of(&entity, measured, dataset)?;
+                if step.at.is_some_and(|at| at > latest) || !still_fits(&entity, &step, device) {
                     return None;
                 }
                 steps.push(WriterStep { step, reading: place, typed: reading.of_type.is_some() });
@@ -161,20 +146,14 @@ impl Hub {
 }
 
 /// The step that a number makes, if its attribute has a series for it and takes it.
-fn step_of(held: &Held, measured: &Measured<'_>, dataset: &model::Dataset) -> Option<Step> {
+fn step_of(entity: &Glance<'_>, measured: &Measured<'_>, dataset: &model::Dataset) -> Option<Step> {
     let observed = measured.observed_at.is_some();
-    let series = held.series.iter().find(|series| {
-        series.name.as_str() == measured.name
-            && series.instance_id.is_none()
-            && series.unit.as_deref() == measured.unit
-            && series.observed == observed
-            && !series.rich
-    })?;
-    let (before, _) = number_of(series, &held.entity)?;
+    let current = entity.number_called(measured.name, measured.unit, observed)?;
+    let before = current.value;
     let fits = dataset.fits_number(measured.name, measured.unit, measured.value, before);
     let step = Step {
-        entity: held.number,
-        series: series.number,
+        entity: entity.number(),
+        series: current.series,
         at: measured.observed_at,
         value: measured.value,
     };

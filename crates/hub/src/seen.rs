@@ -1,7 +1,7 @@
 //! Entities as sessions see them.
 
 use guard::Verdict;
-use model::{Entity, Lens, Sensitivity, Sight};
+use model::{Entity, Lens, Name, Sensitivity, Sight};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use store::Held;
@@ -31,7 +31,7 @@ impl Seen {
         } else {
             Arc::new(verdict.lens.apply(&held.entity))
         };
-        let level = level_of(&verdict.lens, &entity);
+        let level = level_of(&verdict.lens, entity.attributes.iter().map(|a| &a.name));
         Seen { entity, level, text: OnceLock::new() }
     }
 
@@ -51,10 +51,10 @@ impl Seen {
     }
 }
 
-/// The highest sensitivity shown of an entity.
-pub(crate) fn level_of(lens: &Lens, seen: &Entity) -> Sensitivity {
-    let shown = seen.attributes.iter().filter(|a| lens.sight(&a.name).0 != Sight::Hidden);
-    let level = shown.map(|a| lens.dataset.treatment(&a.name).0).max().unwrap_or(Sensitivity::Open);
+/// The highest sensitivity shown of an entity with these attributes.
+pub(crate) fn level_of<'a>(lens: &Lens, names: impl Iterator<Item = &'a Name>) -> Sensitivity {
+    let shown = names.filter(|name| lens.sight(name).0 != Sight::Hidden);
+    let level = shown.map(|name| lens.dataset.treatment(name).0).max().unwrap_or(Sensitivity::Open);
     // That somebody is on a list about people is personal in itself.
     if lens.dataset.about_people { level.max(Sensitivity::Personal) } else { level }
 }

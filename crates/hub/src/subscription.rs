@@ -147,11 +147,11 @@ pub struct Matched {
 
 impl Subscriptions {
     /// Whether any may match an entity.
-    pub fn concern(&self, entity: &Entity) -> bool {
+    pub fn concern(&self, id: &str, types: &[Name]) -> bool {
         let all = self.all.read();
         !all.of_any.is_empty()
-            || all.of_entity.contains_key(&entity.id)
-            || entity.types.iter().any(|name| all.of_type.contains_key(name))
+            || all.of_entity.contains_key(id)
+            || types.iter().any(|name| all.of_type.contains_key(name))
     }
 
     pub fn load(store: &Store) -> Result<Subscriptions, HubError> {
@@ -619,7 +619,7 @@ impl Hub {
         let seen =
             if verdict.clear { entity.clone() } else { Arc::new(verdict.lens.apply(entity)) };
         let matches = subscription.filters.iter().any(|filter| filter.matches(&seen));
-        let level = crate::seen::level_of(&verdict.lens, &seen);
+        let level = crate::seen::level_of(&verdict.lens, seen.attributes.iter().map(|a| &a.name));
         matches.then_some((owner, seen, level))
     }
 

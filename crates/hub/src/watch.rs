@@ -167,7 +167,7 @@ impl Watch {
         } else {
             Arc::new(verdict.lens.apply(&event.entity))
         };
-        let level = crate::seen::level_of(&verdict.lens, &entity);
+        let level = crate::seen::level_of(&verdict.lens, entity.attributes.iter().map(|a| &a.name));
         self.filter.matches(&entity).then_some((entity, level))
     }
 }

@@ -42,10 +42,20 @@ impl Value {
 
     /// The value a numeric history row stands for: whole numbers come back as integers.
     pub fn from_number(number: f64) -> Value {
-        if number.fract() == 0.0 && number.abs() <= 1e15 {
+        if number.fract() == 0.0 && number.abs() <= (1_u64 << 53) as f64 {
             Value::Integer(number as i64)
         } else {
             Value::Real(number)
+        }
+    }
+
+    /// Longitude and latitude, if this is a GeoJSON point.
+    pub fn as_point(&self) -> Option<(f64, f64)> {
+        match (self.get("type")?.as_text()?, self.get("coordinates")?) {
+            ("Point", Value::List(axes)) => {
+                Some((axes.first()?.as_number()?, axes.get(1)?.as_number()?))
+            }
+            _ => None,
         }
     }
 
@@ -79,6 +89,31 @@ impl Value {
             Value::List(items) => items,
             other => std::slice::from_ref(other),
         }
+    }
+
+    /// A total order over all values: numbers, then texts, then booleans, then all others, which
+    /// are not told apart.
+    pub fn total_order(&self, other: &Value) -> Ordering {
+        let rank = |value: &Value| match value {
+            Value::Integer(_) | Value::Real(_) => 0,
+            Value::Text(_) => 1,
+            Value::Bool(_) => 2,
+            Value::Null | Value::List(_) | Value::Map(_) => 3,
+        };
+        let number = |value: &Value| value.as_number().unwrap_or_default();
+        // Beyond 2^53 whole numbers share a float.
+        let whole = |value: &Value| match value {
+            Value::Integer(number) => *number,
+            other => number(other) as i64,
+        };
+        rank(self).cmp(&rank(other)).then_with(|| match (self, other) {
+            (Value::Text(a), Value::Text(b)) => a.cmp(b),
+            (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+            (a, b) => number(a)
+                .partial_cmp(&number(b))
+                .unwrap_or(Ordering::Equal)
+                .then(whole(a).cmp(&whole(b))),
+        })
     }
 
     /// Order within a kind (numbers, texts, booleans); none across kinds.
@@ -226,5 +261,35 @@ impl From<i64> for Value {
 impl From<bool> for Value {
     fn from(truth: bool) -> Value {
         Value::Bool(truth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_order_over_all_values() {
+        let big = 1_i64 << 53;
+        let all = [
+            Value::Real(-1.5),
+            Value::Integer(0),
+            Value::Real(0.5),
+            Value::Integer(big),
+            Value::Integer(big + 1),
+            Value::Real(1e300),
+            Value::from(""),
+            Value::from("a"),
+            Value::Bool(false),
+            Value::Bool(true),
+            Value::Null,
+        ];
+        for (i, a) in all.iter().enumerate() {
+            for (j, b) in all.iter().enumerate() {
+                assert_eq!(a.total_order(b), i.cmp(&j), "{a:?} {b:?}");
+            }
+        }
+        assert_eq!(Value::Real(big as f64).total_order(&Value::Integer(big)), Ordering::Equal);
+        assert_eq!(Value::List(vec![]).total_order(&Value::Map(vec![])), Ordering::Equal);
     }
 }

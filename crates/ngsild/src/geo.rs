@@ -1,7 +1,9 @@
 //! Places: GeoJSON geometries (RFC 7946) and geo queries (clause 4.10).
 
 use crate::Invalid;
-use ::geo::{Closest, Distance, Haversine, HaversineClosestPoint, Relate};
+use ::geo::{
+    BoundingRect, Closest, Distance, Haversine, HaversineClosestPoint, Intersects, Relate,
+};
 use model::{Content, Entity, Name, Value};
 
 /// Most positions of one geometry.
@@ -117,6 +119,9 @@ pub fn place_of(entity: &Entity) -> Option<(f64, f64)> {
     }
 }
 
+/// Metres of one degree of a great circle on the sphere that distances are taken on.
+const METRES_A_DEGREE: f64 = 111_195.0;
+
 /// How two places relate (clause 4.10, table 4.10-1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Georel {
@@ -183,8 +188,38 @@ impl GeoQuery {
         })
     }
 
+    /// Whether a place that is one point matches.
+    pub fn takes_point(&self, lon: f64, lat: f64) -> bool {
+        self.relates(&::geo::Geometry::Point(::geo::Point::new(lon, lat)))
+    }
+
+    /// West, south, east and north of what holds every point that matches; none when that may be
+    /// anywhere.
+    pub fn bounds(&self) -> Option<[f64; 4]> {
+        let around = self.reference.bounding_rect()?;
+        let (low, high) = (around.min(), around.max());
+        let margin = match self.georel {
+            Georel::Near { max_metres, .. } => max_metres / METRES_A_DEGREE * 1.001,
+            Georel::Within | Georel::Intersects | Georel::Equals => 0.0,
+            Georel::Contains | Georel::Disjoint | Georel::Overlaps => return None,
+        } + 1e-9;
+        let (south, north) = (low.y - margin, high.y + margin);
+        // Near the poles and across the date line a box holds too little.
+        if south.abs().max(north.abs()) > 85.0 {
+            return None;
+        }
+        let margin = margin / south.abs().max(north.abs()).to_radians().cos();
+        let (west, east) = (low.x - margin, high.x + margin);
+        (west >= -180.0 && east <= 180.0).then_some([west, south, east, north])
+    }
+
     fn relates(&self, place: &::geo::Geometry) -> bool {
         let relation = || place.relate(&self.reference);
+        if let (Georel::Within | Georel::Intersects, ::geo::Geometry::Point(point)) =
+            (self.georel, place)
+        {
+            return self.reference.intersects(point);
+        }
         match self.georel {
             Georel::Near { min_metres, max_metres } => {
                 let metres = distance_metres(place, &self.reference);

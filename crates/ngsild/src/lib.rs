@@ -10,6 +10,7 @@ mod parse;
 mod q;
 mod readings;
 mod render;
+mod sieve;
 mod temporal;
 
 pub use context::{CORE_CONTEXT, Context, ContextError, is_core_context};
@@ -24,4 +25,5 @@ pub use render::{
     Options, Representation, render_entity, render_feature, render_instance, render_value,
     write_text,
 };
+pub use sieve::{Columns, Look, Sieve};
 pub use temporal::{Aggregate, Aggregation, TemporalQuery, parse_duration};

@@ -280,6 +280,13 @@ impl Q {
 }
 
 impl Path {
+    /// The attribute, if its value is all that is looked at.
+    pub fn attribute(&self) -> Option<&Name> {
+        let whole = self.parts.is_empty() && self.members.is_empty();
+        let own = !matches!(self.attribute.as_str(), "createdAt" | "modifiedAt");
+        (whole && own).then_some(&self.attribute)
+    }
+
     fn any(&self, entity: &Entity, test: &dyn Fn(&Value) -> bool) -> bool {
         if self.parts.is_empty() && self.members.is_empty() {
             match self.attribute.as_str() {

@@ -1,5 +1,6 @@
 //! What one commit changes.
 
+use crate::{Packed, Series};
 use model::{Entity, Instance, Time};
 use std::sync::Arc;
 
@@ -40,10 +41,13 @@ pub struct EntityWrite {
     pub dataset: u32,
     pub per_subject: bool,
     pub entity: Arc<Entity>,
+    pub series: Arc<Vec<Series>>,
     /// When it was deleted; its history may still be there.
     pub deleted: Option<Time>,
     /// Whether a document is written; otherwise the state follows from the observations.
     pub durable: bool,
+    /// Entity and series, when a document is written.
+    pub packed: Packed,
     pub evidence: Arc<Evidence>,
 }
 

@@ -1,37 +1,47 @@
 //! Layouts on disk, version 1. Everything here is encrypted before it is written.
 
-use crate::{Evidence, StoreError, history::RichPoint};
+use crate::{EntityWrite, Evidence, Packed, Series, StoreError, history::RichPoint};
 use model::{Entity, Time};
 use pco::ChunkConfig;
 use pco::standalone::{FileDecompressor, simple_compress};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
-/// An entity as kept.
-#[derive(Serialize, Deserialize)]
+/// An entity as kept: its fields one after another.
 pub struct EntityDoc {
     pub number: u64,
     pub dataset: u32,
     pub per_subject: bool,
     pub entity: Entity,
-    pub series: Vec<crate::Series>,
+    pub series: Vec<Series>,
     pub deleted: Option<Time>,
     /// The commit that wrote this: rows of later commits change the state further.
     pub commit: u64,
     pub evidence: Arc<Evidence>,
 }
 
-/// The same, to be written from where its parts lie.
-#[derive(Serialize)]
-pub struct EntityDocRef<'a> {
-    pub number: u64,
-    pub dataset: u32,
-    pub per_subject: bool,
-    pub entity: &'a Entity,
-    pub series: &'a [crate::Series],
-    pub deleted: Option<Time>,
-    pub commit: u64,
-    pub evidence: &'a Evidence,
+impl EntityDoc {
+    /// The same bytes, made of what is encoded already: a document is its fields one after another.
+    pub fn encode(write: &EntityWrite, commit: u64) -> Vec<u8> {
+        let mut bytes = encode(&(write.number, write.dataset, write.per_subject));
+        bytes.extend_from_slice(write.packed.bytes());
+        bytes.extend(encode(&(write.deleted, commit, &write.evidence)));
+        bytes
+    }
+
+    /// Reads a document, and gives what is packed in it as it lies there.
+    pub fn decode(bytes: &[u8]) -> Result<(EntityDoc, Packed), StoreError> {
+        let damaged = |_| StoreError::Damaged("an entity".into());
+        let (head, rest) = postcard::take_from_bytes::<(u64, u32, bool)>(bytes).map_err(damaged)?;
+        let ((entity, series), tail) =
+            postcard::take_from_bytes::<(Entity, Vec<Series>)>(rest).map_err(damaged)?;
+        let packed = Packed::from_bytes(&rest[..rest.len() - tail.len()]);
+        let (deleted, commit, evidence) = postcard::from_bytes(tail).map_err(damaged)?;
+        let (number, dataset, per_subject) = head;
+        let doc =
+            EntityDoc { number, dataset, per_subject, entity, series, deleted, commit, evidence };
+        Ok((doc, packed))
+    }
 }
 
 /// Observations of one commit and dataset. Numbers in columns, the rest whole.

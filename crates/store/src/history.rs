@@ -7,7 +7,9 @@ use crate::StoreError;
 use crate::codec::{self, ChunkRef, Manifest};
 use model::{Instance, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZeroU64;
 
 /// A numeric point: microseconds and value.
 pub type RawPoint = (i64, f64);
@@ -36,6 +38,15 @@ impl Point {
     }
 }
 
+/// The place of a series in what is kept by series.
+fn place<T>(all: &mut Vec<Option<T>>, series: u32) -> &mut Option<T> {
+    let at = series as usize;
+    if all.len() <= at {
+        all.resize_with(at + 1, || None);
+    }
+    &mut all[at]
+}
+
 #[derive(Clone)]
 pub struct Chunk {
     pub dataset: u32,
@@ -43,15 +54,37 @@ pub struct Chunk {
     pub reference: ChunkRef,
 }
 
-/// Open points of one series, ordered by time.
+/// Numbers of one series, ordered by time. Most series of most cities have one.
+pub type Numbers = SmallVec<[RawPoint; 1]>;
+/// Whole instances of one series, ordered by time; encoded, for they are seldom read.
+pub type Instances = SmallVec<[(i64, Box<[u8]>); 1]>;
+
+/// Open points of one series.
 #[derive(Clone, Debug)]
 pub enum Open {
-    Numbers(Vec<RawPoint>),
-    /// Whole instances, encoded: they are seldom read.
-    Rich(Vec<(i64, Box<[u8]>)>),
+    Numbers(Numbers),
+    Rich(Instances),
 }
 
-fn insert<T>(run: &mut Vec<(i64, T)>, at: i64, value: T) {
+impl Open {
+    /// How many points there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Open::Numbers(run) => run.len(),
+            Open::Rich(run) => run.len(),
+        }
+    }
+
+    /// Takes away what is before `floor`.
+    pub fn cut(&mut self, floor: i64) {
+        match self {
+            Open::Numbers(run) => run.retain(|(at, _)| *at >= floor),
+            Open::Rich(run) => run.retain(|(at, _)| *at >= floor),
+        }
+    }
+}
+
+fn insert<T>(run: &mut SmallVec<[(i64, T); 1]>, at: i64, value: T) {
     match run.last() {
         Some((last, _)) if *last >= at => match run.binary_search_by_key(&at, |(at, _)| *at) {
             Ok(index) => run[index].1 = value,
@@ -61,12 +94,21 @@ fn insert<T>(run: &mut Vec<(i64, T)>, at: i64, value: T) {
     }
 }
 
+/// Dataset and entity of a series.
+pub type Owner = (u32, NonZeroU64);
+
+/// Points of a run that is long: those of fewer are not looked at for sealing.
+pub const LONG: usize = 512;
+
 #[derive(Default)]
 pub struct History {
-    pub open: HashMap<u32, Open>,
+    /// By series: numbers of series are given in order.
+    open: Vec<Option<Open>>,
+    /// Series whose run is long, by dataset, until they are sealed.
+    pub long: HashMap<u32, HashSet<u32>>,
     pub chunks: HashMap<u32, Vec<Chunk>>,
-    /// Dataset and entity of each series.
-    pub owner: HashMap<u32, (u32, u64)>,
+    /// By series: dataset and entity.
+    owners: Vec<Option<Owner>>,
     /// Per dataset: commits with unsealed blobs, and the points in each.
     pub blobs: HashMap<u32, BTreeMap<u64, u32>>,
     /// Per dataset: the instant before which nothing is kept.
@@ -78,21 +120,69 @@ pub struct History {
 
 impl History {
     pub fn next_series(&self) -> u32 {
-        self.owner.keys().max().map_or(1, |last| last + 1)
+        u32::try_from(self.owners.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Dataset and entity of a series.
+    pub fn owner(&self, series: u32) -> Option<(u32, u64)> {
+        let (dataset, entity) = (*self.owners.get(series as usize)?)?;
+        Some((dataset, entity.get()))
+    }
+
+    pub fn set_owner(&mut self, series: u32, dataset: u32, entity: u64) {
+        *place(&mut self.owners, series) = NonZeroU64::new(entity).map(|entity| (dataset, entity));
+    }
+
+    /// The open points of a series.
+    pub fn open(&self, series: u32) -> Option<&Open> {
+        self.open.get(series as usize)?.as_ref()
+    }
+
+    pub fn open_mut(&mut self, series: u32) -> Option<&mut Open> {
+        self.open.get_mut(series as usize)?.as_mut()
+    }
+
+    /// The series of a dataset that have open points, in order.
+    pub fn open_of(&self, dataset: u32) -> impl Iterator<Item = (u32, &Open)> {
+        (0..).zip(&self.open).filter_map(move |(series, open)| {
+            let open = open.as_ref().filter(|open| open.len() > 0)?;
+            (self.owner(series)?.0 == dataset).then_some((series, open))
+        })
     }
 
     pub fn put_number(&mut self, series: u32, at: i64, value: f64) {
-        let open = self.open.entry(series).or_insert_with(|| Open::Numbers(Vec::new()));
-        if let Open::Numbers(run) = open {
+        let open = place(&mut self.open, series);
+        if let Open::Numbers(run) = open.get_or_insert_with(|| Open::Numbers(SmallVec::new())) {
             insert(run, at, value);
+            let length = run.len();
+            self.note_length(series, length);
         }
     }
 
     pub fn put_rich(&mut self, series: u32, at: i64, instance: &Instance) {
-        let open = self.open.entry(series).or_insert_with(|| Open::Rich(Vec::new()));
-        if let Open::Rich(run) = open {
+        let open = place(&mut self.open, series);
+        if let Open::Rich(run) = open.get_or_insert_with(|| Open::Rich(SmallVec::new())) {
             insert(run, at, codec::encode(instance).into_boxed_slice());
+            let length = run.len();
+            self.note_length(series, length);
         }
+    }
+
+    fn note_length(&mut self, series: u32, length: usize) {
+        if length >= LONG
+            && length.is_multiple_of(LONG)
+            && let Some((dataset, _)) = self.owner(series)
+        {
+            self.long.entry(dataset).or_default().insert(series);
+        }
+    }
+
+    /// Takes away everything known of a series.
+    pub fn drop_series(&mut self, series: u32) {
+        if let Some(open) = self.open.get_mut(series as usize) {
+            *open = None;
+        }
+        self.chunks.remove(&series);
     }
 
     pub fn add_manifest(&mut self, dataset: u32, manifest: &Manifest) {
@@ -110,8 +200,7 @@ impl History {
 
     /// Takes away everything known of a series.
     pub fn forget(&mut self, dataset: u32, series: u32, commit: u64) {
-        self.open.remove(&series);
-        self.chunks.remove(&series);
+        self.drop_series(series);
         self.forgotten_at.insert(dataset, commit);
     }
 
@@ -121,12 +210,11 @@ impl History {
         for chunks in self.chunks.values_mut() {
             chunks.retain(|chunk| chunk.dataset != dataset || chunk.reference.last >= floor);
         }
-        for (series, open) in &mut self.open {
-            if self.owner.get(series).is_some_and(|owner| owner.0 == dataset) {
-                match open {
-                    Open::Numbers(run) => run.retain(|(at, _)| *at >= floor),
-                    Open::Rich(run) => run.retain(|(at, _)| *at >= floor),
-                }
+        for (open, owner) in self.open.iter_mut().zip(&self.owners) {
+            if let (Some(open), Some((of, _))) = (open, owner)
+                && *of == dataset
+            {
+                open.cut(floor);
             }
         }
     }
@@ -135,12 +223,9 @@ impl History {
         self.retained.get(&dataset).copied().unwrap_or(i64::MIN)
     }
 
-    pub fn open_points(&self) -> usize {
-        let length = |open: &Open| match open {
-            Open::Numbers(run) => run.len(),
-            Open::Rich(run) => run.len(),
-        };
-        self.open.values().map(length).sum()
+    /// Points that are not sealed.
+    pub fn open_points(&self) -> u64 {
+        self.blobs.values().flat_map(BTreeMap::values).map(|points| u64::from(*points)).sum()
     }
 
     /// The chunks of a series that may hold points in `from..until`, in clusters: chunks of one

@@ -10,22 +10,27 @@ mod engine;
 mod entities;
 mod error;
 mod files;
+mod held;
 mod history;
 mod log;
+mod packed;
 mod seal;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Rows, Step, Under};
-pub use entities::{Derived, Held, Series};
 pub use error::StoreError;
 pub use files::{Files, Position};
+pub use held::{Derived, Held, Series};
 pub use history::{Point, RawPoint, RichPoint};
 pub use log::LogReader;
+pub use packed::Packed;
 pub use seal::{SealPlan, Sealed};
 pub use store::{Now, Options, Store, Usage};
+pub use table::{Current, Field, Glance, Table};
 pub use verify::Finding;
 
 /// Version of the layout on disk; written into `DIR/format`.

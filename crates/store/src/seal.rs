@@ -6,10 +6,9 @@
 use crate::batch::{Row, RowValue, Rows, Under};
 use crate::codec::{self, ChunkRef, Manifest};
 use crate::engine::{Table, Writes};
-use crate::entities::Held;
-use crate::history::{History, Open, RawPoint, RichPoint};
+use crate::history::{History, Instances, LONG, Numbers, Open, RawPoint, RichPoint};
 use crate::store::{MANIFEST, chunk_key, manifest_key, under};
-use crate::{Store, StoreError};
+use crate::{Held, Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
 use std::collections::HashMap;
@@ -22,11 +21,13 @@ pub struct SealPlan {
     pub min_points: usize,
     /// Unsealed blobs of a dataset before they are written anew.
     pub max_blobs: usize,
+    /// Points in one chunk, and in one blob that is written anew.
+    pub max_part: usize,
 }
 
 impl Default for SealPlan {
     fn default() -> Self {
-        SealPlan { min_points: 512, max_blobs: 4_096 }
+        SealPlan { min_points: 512, max_blobs: 4_096, max_part: 1 << 20 }
     }
 }
 
@@ -41,10 +42,10 @@ pub struct Sealed {
     pub digest: Hash,
     pub points: usize,
     chunks: Vec<(ChunkRef, Vec<u8>)>,
-    /// What stays open, written anew.
-    pub residual: Rows,
-    numbers: HashMap<u32, Vec<RawPoint>>,
-    rich: HashMap<u32, Vec<(i64, Box<[u8]>)>>,
+    /// What stays open, written anew in parts: as if it had come in the last commit covered.
+    pub residual: Vec<Rows>,
+    numbers: HashMap<u32, Numbers>,
+    rich: HashMap<u32, Instances>,
 }
 
 impl Sealed {
@@ -55,7 +56,7 @@ impl Sealed {
             history.add_manifest(self.dataset, &Manifest { generation: self.generation, chunks });
         }
         for (series, sealed) in self.numbers {
-            if let Some(Open::Numbers(run)) = history.open.get_mut(&series) {
+            if let Some(Open::Numbers(run)) = history.open_mut(series) {
                 // A point changed since then stays open, and wins over the chunk.
                 let mut sealed = sealed.into_iter().peekable();
                 run.retain(|(at, value)| {
@@ -67,15 +68,16 @@ impl Sealed {
             }
         }
         for (series, sealed) in self.rich {
-            if let Some(Open::Rich(run)) = history.open.get_mut(&series) {
+            if let Some(Open::Rich(run)) = history.open_mut(series) {
                 run.retain(|point| !sealed.contains(point));
             }
         }
+        history.long.remove(&self.dataset);
         let blobs = history.blobs.entry(self.dataset).or_default();
         *blobs = blobs.split_off(&(self.upto + 1));
-        if !self.residual.rows.is_empty() {
-            let points = u32::try_from(self.residual.rows.len()).unwrap_or(u32::MAX);
-            blobs.insert(self.upto, points);
+        let points: usize = self.residual.iter().map(|part| part.rows.len()).sum();
+        if points > 0 {
+            blobs.insert(self.upto, u32::try_from(points).unwrap_or(u32::MAX));
         }
     }
 }
@@ -96,18 +98,18 @@ impl Store {
             let history = self.histories().read();
             let upto = self.next_commit() - 1;
             let blobs = history.blobs.get(&dataset).map_or(0, |blobs| blobs.range(..=upto).count());
-            let of_dataset =
-                |series: &u32| history.owner.get(series).is_some_and(|o| o.0 == dataset);
-            let long = |open: &Open| match open {
-                Open::Numbers(run) => run.len() >= when.min_points,
-                Open::Rich(run) => run.len() >= when.min_points,
+            let long = |open: Option<&Open>| open.is_some_and(|o| o.len() >= when.min_points);
+            let any_long = || match history.long.get(&dataset) {
+                known if when.min_points >= LONG => {
+                    known.into_iter().flatten().any(|series| long(history.open(*series)))
+                }
+                _ => history.open_of(dataset).any(|(_, open)| long(Some(open))),
             };
-            let mine = history.open.iter().filter(|(series, _)| of_dataset(series));
-            if blobs < when.max_blobs && !mine.clone().any(|(_, open)| long(open)) {
+            if blobs < when.max_blobs && !any_long() {
                 return Ok(None);
             }
             let runs: Vec<(u32, Open)> =
-                mine.map(|(series, open)| (*series, open.clone())).collect();
+                history.open_of(dataset).map(|(series, open)| (series, open.clone())).collect();
             let generation = history.generations.get(&dataset).copied().unwrap_or(0) + 1;
             (upto, runs, generation, history.floor(dataset))
         };
@@ -120,15 +122,19 @@ impl Store {
             digest: [0; 32],
             points: 0,
             chunks: Vec::new(),
-            residual: self.encode_rows(dataset, per_subject, Vec::new(), Time::default()),
+            residual: Vec::new(),
             numbers: HashMap::new(),
             rich: HashMap::new(),
         };
+        let mut rest = Vec::new();
         for (series, open) in runs {
-            self.plan_series(&mut sealed, series, open, when, floor)?;
+            self.plan_series(&mut sealed, &mut rest, series, open, when, floor)?;
         }
-        let open = std::mem::take(&mut sealed.residual.rows);
-        sealed.residual = self.encode_rows(dataset, per_subject, open, Time::default());
+        while !rest.is_empty() {
+            let after = rest.split_off(rest.len().min(when.max_part));
+            let part = std::mem::replace(&mut rest, after);
+            sealed.residual.push(self.encode_rows(dataset, per_subject, part, Time::default()));
+        }
         if !sealed.chunks.is_empty() {
             let chunks = sealed.chunks.iter().map(|(reference, _)| reference.clone()).collect();
             let manifest = codec::encode(&Manifest { generation, chunks });
@@ -142,25 +148,27 @@ impl Store {
     fn plan_series(
         &self,
         sealed: &mut Sealed,
+        rest: &mut Vec<Row>,
         series: u32,
         open: Open,
         when: SealPlan,
         floor: i64,
     ) -> Result<(), StoreError> {
-        let Some((dataset, entity)) = self.histories().read().owner.get(&series).copied() else {
+        let Some((dataset, entity)) = self.histories().read().owner(series) else {
             return Ok(());
         };
         let keep_open = |length: usize| sealed.per_subject || length < when.min_points;
         let (rich, count, first, last, plain) = match open {
             Open::Numbers(mut run) => {
                 run.retain(|(at, _)| *at >= floor);
-                if keep_open(run.len()) {
-                    sealed.residual.rows.extend(run.into_iter().map(|(at, value)| Row {
-                        entity,
-                        series,
-                        at: Time(at),
-                        value: RowValue::Number(value),
-                    }));
+                let sealable = if keep_open(run.len()) { 0 } else { run.len().min(when.max_part) };
+                rest.extend(run.drain(sealable..).map(|(at, value)| Row {
+                    entity,
+                    series,
+                    at: Time(at),
+                    value: RowValue::Number(value),
+                }));
+                if run.is_empty() {
                     return Ok(());
                 }
                 let ends = (run[0].0, run[run.len() - 1].0);
@@ -172,11 +180,12 @@ impl Store {
             Open::Rich(mut run) => {
                 run.retain(|(at, _)| *at >= floor);
                 let decode = |bytes: &[u8]| codec::decode::<Instance>(bytes, "an open instance");
-                if keep_open(run.len()) {
-                    for (at, bytes) in &run {
-                        let value = RowValue::Rich(Box::new(decode(bytes)?));
-                        sealed.residual.rows.push(Row { entity, series, at: Time(*at), value });
-                    }
+                let sealable = if keep_open(run.len()) { 0 } else { run.len().min(when.max_part) };
+                for (at, bytes) in run.drain(sealable..) {
+                    let value = RowValue::Rich(Box::new(decode(&bytes)?));
+                    rest.push(Row { entity, series, at: Time(at), value });
+                }
+                if run.is_empty() {
                     return Ok(());
                 }
                 let ends = (run[0].0, run[run.len() - 1].0);
@@ -222,7 +231,7 @@ impl Store {
     /// Entities of a dataset whose state is ahead of their documents: to be written with the seal.
     pub fn ahead(&self, dataset: u32) -> Vec<Arc<Held>> {
         let entities = self.entities().read();
-        entities.all().filter(|held| held.ahead && held.dataset == dataset).cloned().collect()
+        entities.ahead(dataset).filter_map(|number| entities.peek(number)).collect()
     }
 
     pub(crate) fn write_sealed(
@@ -251,11 +260,16 @@ impl Store {
             }
             Ok(())
         })?;
-        for blob in &sealed.residual.blobs {
-            let under = under(dataset, sealed.per_subject, blob.subject);
-            let key = crate::store::blob_key(dataset, sealed.upto, blob.subject);
-            let bytes = self.seal(Table::Recent, &key, under, &blob.plain)?;
-            self.engine().put(writes, Table::Recent, &key, bytes);
+        for (part, rows) in (0u32..).zip(&sealed.residual) {
+            for blob in &rows.blobs {
+                let under = under(dataset, sealed.per_subject, blob.subject);
+                let mut key = crate::store::blob_key(dataset, sealed.upto, blob.subject).to_vec();
+                if part > 0 {
+                    key.extend_from_slice(&part.to_be_bytes());
+                }
+                let bytes = self.seal(Table::Recent, &key, under, &blob.plain)?;
+                self.engine().put(writes, Table::Recent, &key, bytes);
+            }
         }
         Ok(())
     }

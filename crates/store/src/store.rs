@@ -7,12 +7,12 @@ mod reading;
 pub use reading::Now;
 
 use crate::batch::{Batch, Document, Encoded, Row, RowValue, Rows, Under};
-use crate::codec::{self, Blob, EntityDocRef, Forgotten};
+use crate::codec::{self, Blob, EntityDoc, Forgotten};
 use crate::engine::{Engine, Table, Writes};
-use crate::entities::{Entities, Held};
+use crate::entities::{Entities, Stored};
 use crate::history::{History, RichPoint};
 use crate::log::write_leaf;
-use crate::{Files, Position, Series, StoreError};
+use crate::{Files, Held, Packed, Position, StoreError};
 use journal::{Hash, Tree};
 use model::{Entity, Time};
 use parking_lot::{Mutex, RwLock};
@@ -83,6 +83,7 @@ fn entity_key(dataset: u32, number: u64) -> [u8; 12] {
     key
 }
 
+/// Recent table: `dataset, commit, subject`, then the number of the part if it is not the first.
 pub(crate) fn blob_key(dataset: u32, commit: u64, subject: u64) -> [u8; 20] {
     let mut key = [0; 20];
     key[..4].copy_from_slice(&dataset.to_be_bytes());
@@ -265,11 +266,11 @@ impl Store {
         self.checkpoint.read().clone()
     }
 
-    /// Commits everything in the batch, or nothing. Durable on return. Gives each entity's series.
+    /// Commits everything in the batch, or nothing. Durable on return. Gives the commit's number.
     ///
     /// # Errors
     /// When the store is poisoned, the disk is full or a key is missing; nothing is changed then.
-    pub fn commit(&self, batch: Batch, series: Vec<Arc<Vec<Series>>>) -> Result<u64, StoreError> {
+    pub fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(StoreError::Poisoned("an earlier write or fsync failed".into()));
         }
@@ -279,7 +280,7 @@ impl Store {
         let mut head = self.head.lock();
         let commit = self.next_commit();
         let mut writes = self.engine.writes();
-        self.write_entities(&mut writes, &batch, &series, commit)?;
+        self.write_entities(&mut writes, &batch, commit)?;
         self.write_rows(&mut writes, &batch, commit)?;
         self.write_forgotten(&mut writes, &batch, commit)?;
         for document in &batch.documents {
@@ -333,7 +334,7 @@ impl Store {
         }
         head.tree = tree;
         self.next_entity.store(next_entity, Ordering::Release);
-        self.apply(batch, series, commit);
+        self.apply(batch, commit);
         self.commits.store(position.commits, Ordering::Release);
         self.records.store(position.records, Ordering::Release);
         // Best effort by nature: it only has to outlive the process.
@@ -347,30 +348,17 @@ impl Store {
         &self,
         writes: &mut Writes,
         batch: &Batch,
-        series: &[Arc<Vec<Series>>],
         commit: u64,
     ) -> Result<(), StoreError> {
-        for (write, series) in batch.entities.iter().zip(series) {
-            if !write.durable {
-                continue;
-            }
+        for write in batch.entities.iter().filter(|write| write.durable) {
             let key = entity_key(write.dataset, write.number);
             let under = if write.per_subject {
                 Under::Subject(write.dataset, write.number)
             } else {
                 Under::Dataset(write.dataset)
             };
-            let doc = EntityDocRef {
-                number: write.number,
-                dataset: write.dataset,
-                per_subject: write.per_subject,
-                entity: &write.entity,
-                series,
-                deleted: write.deleted,
-                commit,
-                evidence: &write.evidence,
-            };
-            let sealed = self.seal(Table::Entity, &key, under, &codec::encode(&doc))?;
+            let sealed =
+                self.seal(Table::Entity, &key, under, &EntityDoc::encode(write, commit))?;
             self.engine.put(writes, Table::Entity, &key, sealed);
             if self.is_sensitive(under) {
                 let dataset = write.dataset.to_be_bytes().to_vec();
@@ -447,32 +435,29 @@ impl Store {
     }
 
     /// Brings memory to where the disk now is.
-    fn apply(&self, batch: Batch, series: Vec<Arc<Vec<Series>>>, commit: u64) {
+    fn apply(&self, batch: Batch, commit: u64) {
         let mut entities = self.entities.write();
         let mut history = self.history.write();
         for step in &batch.steps {
-            let row = (step.at.unwrap_or(batch.time).0, step.value);
-            entities.replay(step.entity, step.series, row, commit, batch.time);
+            entities.replay(step, commit, batch.time);
         }
-        for (write, series) in batch.entities.into_iter().zip(series) {
-            for one in series.iter() {
-                history.owner.insert(one.number, (write.dataset, write.number));
-            }
+        for write in batch.entities {
             if !write.durable {
-                entities.set_state(write.number, write.entity);
+                entities.set_state(write.number, &write.entity);
                 continue;
             }
-            entities.put(Held {
+            for one in write.series.iter() {
+                history.set_owner(one.number, write.dataset, write.number);
+            }
+            let stored = Stored {
                 number: write.number,
                 dataset: write.dataset,
                 per_subject: write.per_subject,
-                entity: write.entity,
-                series,
                 deleted: write.deleted,
                 commit,
-                ahead: false,
-                derived: crate::Derived::default(),
-            });
+                packed: write.packed,
+            };
+            entities.put(stored, &write.entity, &write.series);
         }
         for (dataset, series) in batch.forgotten {
             history.forget(dataset, series, commit);
@@ -516,7 +501,7 @@ impl Store {
     pub fn usage(&self) -> Usage {
         Usage {
             entities: self.entities.read().living() as u64,
-            open_points: self.history.read().open_points() as u64,
+            open_points: self.history.read().open_points(),
             records: self.log_size(),
             commits: self.commits.load(Ordering::Acquire),
             disk_bytes: self.engine.disk_bytes(),
@@ -541,20 +526,20 @@ impl Store {
     /// # Errors
     /// When the keyring cannot be replaced; the keys are still there then.
     pub fn shred(&self, under: Under) -> Result<usize, StoreError> {
-        let gone: Vec<(u64, String)> = self
-            .entities
-            .read()
-            .all()
-            .filter(|held| match under {
+        let gone: Vec<Arc<Held>> = {
+            let entities = self.entities.read();
+            let goes = |number: &u64| match under {
                 Under::Hub | Under::Inbox => false,
-                Under::Dataset(dataset) => held.dataset == dataset,
-                Under::Subject(dataset, number) => held.dataset == dataset && held.number == number,
-            })
-            .map(|held| (held.number, held.entity.id.clone()))
-            .collect();
+                Under::Dataset(dataset) => entities.dataset_of(*number) == Some(dataset),
+                Under::Subject(dataset, subject) => {
+                    *number == subject && entities.dataset_of(*number) == Some(dataset)
+                }
+            };
+            entities.all().filter(goes).filter_map(|number| entities.peek(number)).collect()
+        };
         let mut writes = self.engine.writes();
-        for (_, id) in &gone {
-            self.engine.remove(&mut writes, Table::Meta, &self.id_key(id));
+        for held in &gone {
+            self.engine.remove(&mut writes, Table::Meta, &self.id_key(&held.entity.id));
         }
         self.engine.commit(writes)?;
         let mut ring = self.keyring.write();
@@ -564,13 +549,9 @@ impl Store {
         drop(ring);
         let mut entities = self.entities.write();
         let mut history = self.history.write();
-        for (number, _) in gone {
-            let series = entities.get(number).map(|held| held.series.clone()).unwrap_or_default();
-            for one in series.iter() {
-                history.open.remove(&one.number);
-                history.chunks.remove(&one.number);
-            }
-            entities.remove(number);
+        for held in gone {
+            held.series.iter().for_each(|one| history.drop_series(one.number));
+            entities.remove(held.number);
         }
         Ok(ids.len())
     }
@@ -613,32 +594,18 @@ pub(crate) fn blobs_of(rows: &[Row], per_subject: bool, time: Time) -> BTreeMap<
     blobs
 }
 
-/// The state that a digest is taken over.
-pub(crate) fn state_bytes(
-    number: u64,
-    entity: &Entity,
-    series: &[Series],
-    deleted: Option<Time>,
-) -> Vec<u8> {
-    codec::encode(&(number, entity, series, deleted))
-}
-
 impl Store {
     /// Keyed digest of an entity's state: what records commit to.
     pub fn state_digest(
         &self,
         under: Under,
         number: u64,
-        entity: &Entity,
-        series: &[Series],
+        packed: &Packed,
         deleted: Option<Time>,
     ) -> Hash {
-        match self.digest_key(under) {
-            Some(key) => {
-                vault::keyed_digest(&key, &[&state_bytes(number, entity, series, deleted)])
-            }
-            None => [0; 32],
-        }
+        let (number, deleted) = (codec::encode(&number), codec::encode(&deleted));
+        let parts = [number.as_slice(), packed.bytes(), &deleted];
+        self.digest_key(under).map_or([0; 32], |key| vault::keyed_digest(&key, &parts))
     }
 
     /// Encodes the rows of one dataset in a commit, once: to be digested, encrypted and written.
@@ -681,7 +648,7 @@ impl Store {
     pub fn show(&self, states: impl Iterator<Item = (u64, Arc<Entity>)>) {
         let mut entities = self.entities.write();
         for (number, entity) in states {
-            entities.set_state(number, entity);
+            entities.set_state(number, &entity);
         }
     }
 }

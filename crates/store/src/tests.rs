@@ -2,8 +2,8 @@
 //! rotation and restarts come in, histories are what a plain map says they are.
 
 use crate::{
-    Batch, Document, EntityWrite, Evidence, Files, Options, Point, Row, RowValue, SealPlan, Series,
-    Store, StoreError, Under,
+    Batch, Document, EntityWrite, Evidence, Files, Options, Packed, Point, Row, RowValue, SealPlan,
+    Series, Store, StoreError, Under,
 };
 use model::{Entity, Name, Time};
 use proptest::prelude::*;
@@ -50,12 +50,14 @@ fn fresh(directory: &TempDir) -> Store {
         number: 1,
         dataset: DATASET,
         per_subject: false,
+        packed: Packed::of(&entity, &all),
         entity: Arc::new(entity),
+        series: all,
         deleted: None,
         durable: true,
         evidence: Arc::new(Evidence::default()),
     };
-    store.commit(Batch { entities: vec![write], ..Batch::default() }, vec![all]).unwrap();
+    store.commit(Batch { entities: vec![write], ..Batch::default() }).unwrap();
     store
 }
 
@@ -111,7 +113,7 @@ proptest! {
                     let rows = points.iter().map(row).collect();
                     let rows = store.encode_rows(DATASET, false, rows, Time::default());
                     let batch = Batch { rows: vec![rows], ..Batch::default() };
-                    store.commit(batch, Vec::new()).unwrap();
+                    store.commit(batch).unwrap();
                     for (series, at, value) in points {
                         if at >= floor {
                             model.entry(series).or_default().insert(at, value);
@@ -120,21 +122,21 @@ proptest! {
                 }
                 Step::Forget(series) => {
                     let batch = Batch { forgotten: vec![(DATASET, series)], ..Batch::default() };
-                    store.commit(batch, Vec::new()).unwrap();
+                    store.commit(batch).unwrap();
                     model.remove(&series);
                 }
                 Step::Seal => {
-                    let when = SealPlan { min_points: 4, max_blobs: 2 };
+                    let when = SealPlan { min_points: 4, max_blobs: 2, max_part: 5 };
                     if let Some(sealed) = store.plan_seal(DATASET, false, when).unwrap() {
                         prop_assert!(store.is_current(&sealed));
                         let batch = Batch { sealed: vec![sealed], ..Batch::default() };
-                        store.commit(batch, Vec::new()).unwrap();
+                        store.commit(batch).unwrap();
                     }
                 }
                 Step::Retain(at) => {
                     floor = floor.max(at);
                     let batch = Batch { retained: vec![(DATASET, Time(floor))], ..Batch::default() };
-                    store.commit(batch, Vec::new()).unwrap();
+                    store.commit(batch).unwrap();
                     model.values_mut().for_each(|points| points.retain(|at, _| *at >= floor));
                 }
                 Step::Rotate => {
@@ -175,7 +177,7 @@ fn a_full_disk_refuses_writes_and_keeps_reads() {
     drop(fresh(&directory));
     let files = Files::new(&directory.path().join("data"), None);
     let store = Store::open(files, Options { min_free_bytes: u64::MAX }).unwrap();
-    let refused = store.commit(Batch::default(), Vec::new());
+    let refused = store.commit(Batch::default());
     assert!(matches!(refused, Err(StoreError::Full(_))));
     assert!(store.entity("urn:x:1").is_some());
 }
@@ -191,7 +193,7 @@ fn a_store_that_lost_its_end_is_not_opened() {
     let store = open(&directory).unwrap();
     let document =
         Document { kind: 1, name: "later".into(), under: Under::Hub, body: Some(vec![1]) };
-    store.commit(Batch { documents: vec![document], ..Batch::default() }, Vec::new()).unwrap();
+    store.commit(Batch { documents: vec![document], ..Batch::default() }).unwrap();
     store.close();
     drop(store);
     // The data directory rolled back, the keys' position not.
@@ -243,18 +245,15 @@ fn write_fixture(fixture: &std::path::Path) {
     };
     let rows = (0..10).map(|n| row(1, n, n as f64)).collect();
     store
-        .commit(
-            Batch {
-                rows: vec![store.encode_rows(DATASET, false, rows, Time::default())],
-                ..Batch::default()
-            },
-            Vec::new(),
-        )
+        .commit(Batch {
+            rows: vec![store.encode_rows(DATASET, false, rows, Time::default())],
+            ..Batch::default()
+        })
         .unwrap();
-    let sealed = store.plan_seal(DATASET, false, SealPlan { min_points: 4, max_blobs: 1 }).unwrap();
-    store
-        .commit(Batch { sealed: sealed.into_iter().collect(), ..Batch::default() }, Vec::new())
+    let sealed = store
+        .plan_seal(DATASET, false, SealPlan { min_points: 4, max_blobs: 1, max_part: 1_000 })
         .unwrap();
+    store.commit(Batch { sealed: sealed.into_iter().collect(), ..Batch::default() }).unwrap();
     let document =
         Document { kind: 9, name: "name".into(), under: Under::Hub, body: Some(b"body".to_vec()) };
     let batch = Batch {
@@ -263,7 +262,7 @@ fn write_fixture(fixture: &std::path::Path) {
         records: vec![([7; 32], b"record".to_vec())],
         ..Batch::default()
     };
-    store.commit(batch, Vec::new()).unwrap();
+    store.commit(batch).unwrap();
     store.close();
     drop(store);
     // Once more, so that the engine cuts its journal to what is used.

@@ -3,8 +3,8 @@
 use crate::batch::{Evidence, Under};
 use crate::codec::{self, Blob, EntityDoc, Manifest};
 use crate::engine::Table;
-use crate::store::{MANIFEST, chunk_key, state_bytes};
-use crate::{Store, StoreError};
+use crate::store::{MANIFEST, chunk_key};
+use crate::{Packed, Store, StoreError};
 use journal::Hash;
 
 /// Something on disk that does not fit, by name.
@@ -44,8 +44,8 @@ impl Store {
             let what = format!("entity number {entity}");
             match self.unseal_if_open(Table::Entity, key, sealed) {
                 Ok(None) => {}
-                Ok(Some(plain)) => match codec::decode::<EntityDoc>(&plain, &what) {
-                    Ok(doc) => each(self.disk_state(&doc)),
+                Ok(Some(plain)) => match EntityDoc::decode(&plain) {
+                    Ok((doc, packed)) => each(self.disk_state(&doc, &packed)),
                     Err(error) => findings.push(Finding { what, why: error.to_string() }),
                 },
                 Err(error) => findings.push(Finding { what, why: error.to_string() }),
@@ -54,15 +54,13 @@ impl Store {
         })
     }
 
-    fn disk_state(&self, doc: &EntityDoc) -> DiskState {
+    fn disk_state(&self, doc: &EntityDoc, packed: &Packed) -> DiskState {
         let under = if doc.per_subject {
             Under::Subject(doc.dataset, doc.number)
         } else {
             Under::Dataset(doc.dataset)
         };
-        let bytes = state_bytes(doc.number, &doc.entity, &doc.series, doc.deleted);
-        let digest =
-            self.digest_key(under).map_or([0; 32], |key| vault::keyed_digest(&key, &[&bytes]));
+        let digest = self.state_digest(under, doc.number, packed, doc.deleted);
         DiskState {
             id: doc.entity.id.clone(),
             dataset: doc.dataset,

@@ -44,6 +44,7 @@ pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Res
         seal: SealPlan {
             min_points: config.store.seal_points,
             max_blobs: config.store.seal_commits,
+            ..SealPlan::default()
         },
         limits: config.limits()?.1,
         notice,

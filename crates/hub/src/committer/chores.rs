@@ -42,7 +42,7 @@ impl Chores {
                 );
             }
             let batch = Batch { documents, time: hub.now(), ..Batch::default() };
-            if let Err(error) = hub.store.commit(batch, Vec::new()) {
+            if let Err(error) = hub.store.commit(batch) {
                 tracing::error!(%error, dataset, "the note of a deleted key stays");
             }
             if let Some(reply) = reply {
@@ -80,7 +80,7 @@ impl Chores {
             return;
         }
         let batch = Batch { checkpoint: Some(checkpoint), time: hub.now(), ..Batch::default() };
-        if let Err(error) = hub.store.commit(batch, Vec::new()) {
+        if let Err(error) = hub.store.commit(batch) {
             tracing::error!(%error, "the checkpoint cannot be published");
         }
     }

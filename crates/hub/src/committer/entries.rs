@@ -6,7 +6,7 @@ use journal::{GroupEntry, Hash, group_paths, leaf_hash};
 use model::{Record, Value, Verb};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use store::{Evidence, Rows, Under};
+use store::{Evidence, Packed, Rows, Under};
 
 /// The small tree of a group and what it says of each entity.
 #[derive(Default)]
@@ -14,6 +14,8 @@ pub struct Entries {
     pub leaves: Vec<Hash>,
     pub evidence: HashMap<u64, Arc<Evidence>>,
     pub per_subject: HashMap<u64, bool>,
+    /// Entities that get a document, encoded.
+    pub packed: HashMap<u64, Packed>,
     pub of_job: HashMap<usize, (u32, Hash)>,
     /// By leaf: its path to the root.
     pub paths: Vec<Vec<Hash>>,
@@ -49,13 +51,9 @@ impl Group<'_> {
                 } else {
                     Under::Dataset(work.dataset)
                 };
-                let digest = self.hub.store.state_digest(
-                    under,
-                    work.number,
-                    &work.entity,
-                    &work.series,
-                    work.deleted,
-                );
+                let packed = Packed::of(&work.entity, &work.series);
+                let digest = self.hub.store.state_digest(under, work.number, &packed, work.deleted);
+                entries.packed.insert(work.number, packed);
                 items
                     .entry((work.job, work.dataset))
                     .or_default()
@@ -113,7 +111,9 @@ impl Group<'_> {
         };
         let commit = self.hub.store.next_commit();
         rows.iter().for_each(|rows| note(commit, rows));
-        self.sealed.iter().for_each(|sealed| note(sealed.upto, &sealed.residual));
+        for sealed in &self.sealed {
+            sealed.residual.iter().for_each(|part| note(sealed.upto, part));
+        }
         let detail = map([
             ("root", Value::from(hex(&entries.root))),
             ("writes", Value::Integer(entries.leaves.len() as i64)),

@@ -38,8 +38,8 @@ impl Failed<'_> {
             let held = held.filter(|held| {
                 snapshot.by_number(held.dataset).is_some_and(|dataset| dataset.life_safety)
             });
-            let brought = held.and_then(|held| Some((held, as_entity(held, step)?)));
-            let Some((held, brought)) = brought else { return (None, Vec::new()) };
+            let brought = held.and_then(|held| Some((as_entity(&held, step)?, held)));
+            let Some((brought, held)) = brought else { return (None, Vec::new()) };
             let mut entity = held.entity.clone();
             if let Some(series) = held.series.iter().find(|series| series.number == step.series) {
                 let (at, time) = (step.at.unwrap_or(hub.now()), hub.now());

@@ -3,7 +3,8 @@
 use super::{FORGOTTEN, RETAINED, number_at};
 use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest};
 use crate::engine::Table;
-use crate::{Store, StoreError};
+use crate::entities::Stored;
+use crate::{Packed, Step, Store, StoreError};
 use model::Time;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,7 @@ use vault::Scope;
 
 /// Key and encrypted value.
 type Sealed = (Vec<u8>, Vec<u8>);
+type Loaded = (EntityDoc, Packed);
 /// Entities decoded together when the store opens.
 const LOADED_AT_ONCE: usize = 16_384;
 
@@ -33,11 +35,19 @@ impl Store {
         let mut history = self.history.write();
         let mut waiting: Vec<Sealed> = Vec::with_capacity(LOADED_AT_ONCE);
         let mut take = |waiting: &mut Vec<Sealed>| -> Result<(), StoreError> {
-            for doc in self.open_entities(waiting)? {
+            for (doc, packed) in self.open_entities(waiting)? {
                 for series in &doc.series {
-                    history.owner.insert(series.number, (doc.dataset, doc.number));
+                    history.set_owner(series.number, doc.dataset, doc.number);
                 }
-                entities.load(doc);
+                let stored = Stored {
+                    number: doc.number,
+                    dataset: doc.dataset,
+                    per_subject: doc.per_subject,
+                    deleted: doc.deleted,
+                    commit: doc.commit,
+                    packed,
+                };
+                entities.put(stored, &doc.entity, &doc.series);
             }
             waiting.clear();
             Ok(())
@@ -91,10 +101,10 @@ impl Store {
             for ((series, at), value) in blob.series.iter().zip(&blob.at).zip(&blob.value) {
                 last_series = last_series.max(series + 1);
                 // Rows written anew by a seal are older than the documents written with it.
-                if let Some((_, number)) =
-                    history.owner.get(series).copied().filter(|_| blob.time != 0)
-                {
-                    entities.replay(number, *series, (*at, *value), commit, Time(blob.time));
+                if let Some((_, entity)) = history.owner(*series).filter(|_| blob.time != 0) {
+                    let (series, at) = (*series, Some(Time(*at)));
+                    let step = Step { entity, series, at, value: *value };
+                    entities.replay(&step, commit, Time(blob.time));
                 }
                 if live(*series, *at) {
                     history.put_number(*series, *at, *value);
@@ -120,12 +130,12 @@ impl Store {
 
     /// Decrypts and decodes entities, on every processor there is. Those whose key is not here are
     /// left out.
-    fn open_entities(&self, sealed: &[Sealed]) -> Result<Vec<EntityDoc>, StoreError> {
-        let open = |part: &[Sealed]| -> Result<Vec<EntityDoc>, StoreError> {
+    fn open_entities(&self, sealed: &[Sealed]) -> Result<Vec<Loaded>, StoreError> {
+        let open = |part: &[Sealed]| -> Result<Vec<Loaded>, StoreError> {
             let mut docs = Vec::with_capacity(part.len());
             for (key, sealed) in part {
                 if let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? {
-                    docs.push(codec::decode(&plain, "an entity")?);
+                    docs.push(EntityDoc::decode(&plain)?);
                 }
             }
             Ok(docs)

@@ -2,26 +2,63 @@
 
 use crate::codec;
 use crate::engine::Table;
-use crate::entities::Held;
-use crate::history::{Chunk, Open, Point, RawPoint, RichPoint, each_number};
+use crate::history::{Chunk, Instances, Open, Point, RawPoint, RichPoint, each_number};
 use crate::store::chunk_key;
-use crate::{Series, Store, StoreError};
+use crate::{Glance, Held, Series, Store, StoreError, Table as Alike};
 use model::{Name, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Entities as they are now.
 pub struct Now<'a>(parking_lot::RwLockReadGuard<'a, crate::entities::Entities>);
 
 impl Now<'_> {
-    /// An entity by id, deleted ones included.
-    pub fn entity(&self, id: &str) -> Option<&Arc<Held>> {
-        self.0.by_id(id)
+    /// The number of an entity, deleted ones included.
+    pub fn number_of(&self, id: &str) -> Option<u64> {
+        self.0.number_of(id)
+    }
+
+    /// A living entity by id, as it lies; none also for one that is unlike all others.
+    pub fn glance(&self, id: &str) -> Option<Glance<'_>> {
+        self.0.glance(self.0.number_of(id)?)
+    }
+
+    /// The same by number.
+    pub fn glance_at(&self, number: u64) -> Option<Glance<'_>> {
+        self.0.glance(number)
     }
 
     /// An entity by number, deleted ones included.
-    pub fn by_number(&self, number: u64) -> Option<&Arc<Held>> {
-        self.0.get(number)
+    pub fn by_number(&self, number: u64) -> Option<Arc<Held>> {
+        self.0.held(number)
+    }
+
+    /// The same for who looks at many in a row.
+    pub fn peek(&self, number: u64) -> Option<Arc<Held>> {
+        self.0.peek(number)
+    }
+
+    /// Living entities with those alike.
+    pub fn tables(&self) -> &[Alike] {
+        self.0.tables()
+    }
+
+    /// Living entities that are in no table.
+    pub fn loose(&self) -> impl Iterator<Item = u64> {
+        self.0.loose()
+    }
+
+    /// Entities that have one of these types (none given: all), in the order they were created.
+    /// Deleted ones are included.
+    pub fn of_types<'a>(&'a self, types: Option<&[Name]>) -> Box<dyn Iterator<Item = u64> + 'a> {
+        match types {
+            None => Box::new(self.0.all()),
+            Some([one]) => Box::new(self.0.of_type(one.as_str())),
+            Some(many) => {
+                let numbers = many.iter().flat_map(|name| self.0.of_type(name.as_str()));
+                Box::new(numbers.collect::<BTreeSet<u64>>().into_iter())
+            }
+        }
     }
 }
 
@@ -48,7 +85,8 @@ impl Store {
 
     /// An entity by id, deleted ones included.
     pub fn entity(&self, id: &str) -> Option<Arc<Held>> {
-        self.entities.read().by_id(id).cloned()
+        let entities = self.entities.read();
+        entities.held(entities.number_of(id)?)
     }
 
     /// Entities as they are now, for many looks in a row. Commits wait meanwhile.
@@ -63,30 +101,7 @@ impl Store {
 
     /// An entity by number.
     pub fn entity_by_number(&self, number: u64) -> Option<Arc<Held>> {
-        self.entities.read().get(number).cloned()
-    }
-
-    /// Every entity that has one of these types (none given: every entity), in the order they were
-    /// created, as long as `each` says so. Deleted ones are included.
-    pub fn each_entity(&self, types: Option<&[Name]>, each: &mut dyn FnMut(&Arc<Held>) -> bool) {
-        let entities = self.entities.read();
-        match types {
-            None => {
-                entities.all().take_while(|held| each(held)).for_each(drop);
-            }
-            Some([one]) => {
-                entities.of_type(one.as_str()).take_while(|held| each(held)).for_each(drop);
-            }
-            Some(many) => {
-                let of =
-                    |name: &Name| entities.of_type(name.as_str()).map(|held| held.number).collect();
-                let numbers: Vec<Vec<u64>> = many.iter().map(of).collect();
-                let numbers: std::collections::BTreeSet<u64> =
-                    numbers.into_iter().flatten().collect();
-                let held = numbers.into_iter().filter_map(|number| entities.get(number));
-                held.take_while(|held| each(held)).for_each(drop);
-            }
-        }
+        self.entities.read().held(number)
     }
 
     /// The types that entities have.
@@ -112,9 +127,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (clusters, open, from) = {
             let history = self.history.read();
-            let floor = history.owner.get(&series).map_or(i64::MIN, |(d, _)| history.floor(*d));
+            let floor = history.owner(series).map_or(i64::MIN, |(d, _)| history.floor(d));
             let from = from.0.max(floor);
-            let open: Vec<RawPoint> = match history.open.get(&series) {
+            let open: Vec<RawPoint> = match history.open(series) {
                 Some(Open::Numbers(run)) => {
                     let start = run.partition_point(|(at, _)| *at < from);
                     let end = run.partition_point(|(at, _)| *at < until.0);
@@ -167,10 +182,10 @@ impl Store {
     ) -> Result<BTreeMap<i64, model::Instance>, StoreError> {
         let (clusters, open, from) = {
             let history = self.history.read();
-            let floor = history.owner.get(&series).map_or(i64::MIN, |(d, _)| history.floor(*d));
-            let open = match history.open.get(&series) {
+            let floor = history.owner(series).map_or(i64::MIN, |(d, _)| history.floor(d));
+            let open = match history.open(series) {
                 Some(Open::Rich(run)) => run.clone(),
-                _ => Vec::new(),
+                _ => Instances::new(),
             };
             let from = from.0.max(floor);
             (history.clusters(series, from, until.0), open, from)

@@ -1,0 +1,339 @@
+//! Finding what a question asks for, through the lens, looking at as little as it can.
+//!
+//! Entities that are alike are asked by their columns where the lens shows these as they are;
+//! whatever columns cannot answer is answered by the entity, seen through the lens.
+
+use crate::read::{Lenses, Query};
+use crate::seen::level_of;
+use crate::{Hub, Seen};
+use guard::Verdict;
+use model::{Entity, Name, Sensitivity, Session, Sight, Value};
+use ngsild::{Columns, Filter, Look, OrderKey, Sieve};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use store::{Now, Table};
+
+/// Entities looked at one by one before all are asked by their columns.
+const WALKED: usize = if cfg!(test) { 8 } else { 4_096 };
+
+/// What was found, as the session sees it.
+#[derive(Default)]
+pub struct Found {
+    /// Surrogate, dataset and entity of the page.
+    pub page: Vec<(u64, u32, Arc<Seen>)>,
+    pub matched: usize,
+    pub more: bool,
+    /// How much each dataset told, also where only the count is shown.
+    pub levels: HashMap<u32, (Sensitivity, i64)>,
+    /// A dataset of which something was asked that may not be read.
+    pub refused: Option<u32>,
+}
+
+/// How one table is asked.
+struct Plan<'a> {
+    sieve: Sieve<'a>,
+    columns: Columns<'a>,
+    /// The highest sensitivity of what is seen of each entity.
+    level: Sensitivity,
+    /// What the answer is ordered by.
+    key: Look,
+}
+
+/// An entity that matches: by what it is ordered, and its surrogate.
+#[derive(Clone, Copy)]
+struct Match {
+    /// None: it has nothing to be ordered by, and comes last.
+    key: Option<f64>,
+    number: u64,
+}
+
+pub struct Search<'a> {
+    pub lenses: Lenses<'a>,
+    pub found: Found,
+    hub: &'a Hub,
+    query: &'a Query,
+    limit: usize,
+}
+
+/// Surrogates of the entities that may match, in the order they were created.
+pub fn numbers_of<'a>(now: &'a Now<'_>, filter: &Filter) -> Box<dyn Iterator<Item = u64> + 'a> {
+    if !filter.ids.is_empty() {
+        let mut numbers: Vec<u64> = filter.ids.iter().filter_map(|id| now.number_of(id)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        return Box::new(numbers.into_iter());
+    }
+    let first = |group: &Vec<Name>| group.first().cloned();
+    let types: Option<Vec<Name>> =
+        filter.types.as_ref().map(|types| types.0.iter().filter_map(first).collect());
+    now.of_types(types.as_deref())
+}
+
+/// How the lens lets the attributes of a table be looked at.
+fn look(table: &Table, verdict: &Verdict, name: &Name) -> Look {
+    if !table.attributes.contains(name) {
+        return Look::Absent;
+    }
+    match verdict.lens.sight(name).0 {
+        Sight::Hidden => Look::Absent,
+        Sight::Glimpse => Look::Other,
+        Sight::Clear => {
+            let is = |field: &store::Field| field.sole && field.name == *name;
+            match table.fields.iter().position(is) {
+                Some(column) => Look::Number(column),
+                None if name.as_str() == "location" && table.places().is_some() => Look::Place,
+                None => Look::Other,
+            }
+        }
+    }
+}
+
+impl<'a> Search<'a> {
+    pub fn new(hub: &'a Hub, session: &'a Session, query: &'a Query, limit: usize) -> Search<'a> {
+        Search { lenses: Lenses::new(hub, session), found: Found::default(), hub, query, limit }
+    }
+
+    /// Finds the page.
+    pub fn run(&mut self) {
+        let now = self.hub.store.now();
+        let filter = &self.query.filter;
+        if !filter.ids.is_empty() || (self.query.order.is_empty() && !self.query.count) {
+            let budget = if filter.is_by_type() { usize::MAX } else { WALKED };
+            if let Some(numbers) = self.walk(&now, budget) {
+                return self.show(&now, numbers);
+            }
+            self.found = Found::default();
+        }
+        let numbers = self.scan(&now);
+        self.show(&now, numbers);
+    }
+
+    /// Looks at entities in their order until the page is full; none when that takes too long.
+    fn walk(&mut self, now: &Now<'_>, budget: usize) -> Option<Vec<u64>> {
+        let filter = &self.query.filter;
+        let by_id = !filter.ids.is_empty();
+        let mut matches = Vec::new();
+        let mut page = Vec::new();
+        for (looked, number) in numbers_of(now, filter).enumerate() {
+            if looked >= budget && !by_id {
+                return None;
+            }
+            let Some((seen, of)) = self.look_at(now, number) else { continue };
+            self.found.matched += 1;
+            self.tell(of, seen.level, 1);
+            if !self.query.order.is_empty() {
+                matches.push((number, seen));
+            } else if self.found.matched > self.query.offset && page.len() < self.limit {
+                page.push(number);
+            } else if self.found.matched > self.query.offset {
+                self.found.more = true;
+                if !self.query.count {
+                    break;
+                }
+            }
+        }
+        Some(if self.query.order.is_empty() { page } else { self.in_order(matches) })
+    }
+
+    /// Asks the tables, and every entity that they cannot tell of; gives the page.
+    fn scan(&mut self, now: &Now<'_>) -> Vec<u64> {
+        let mut matches: Vec<Match> = Vec::new();
+        // Of an entity whose key is no number, all have to be put in order by what they are.
+        let mut plain = self.query.order.len() <= 1;
+        let mut unsure: Vec<u64> = now.loose().collect();
+        for table in now.tables() {
+            let Some(plan) = self.plan(table) else { continue };
+            if matches!(plan.sieve, Sieve::Never) {
+                continue;
+            }
+            let mut told = 0;
+            for (row, number) in table.numbers().iter().enumerate() {
+                match (plan.sieve.test(&plan.columns, row), plan.key) {
+                    (Some(false), _) => {}
+                    (Some(true), Look::Number(column)) => {
+                        let key = plan.columns.numbers.get(column).and_then(|of| of.get(row));
+                        matches.push(Match { key: key.copied(), number: *number });
+                        told += 1;
+                    }
+                    (Some(true), Look::Absent) => {
+                        matches.push(Match { key: None, number: *number });
+                        told += 1;
+                    }
+                    _ => unsure.push(*number),
+                }
+            }
+            self.tell(table.dataset, plan.level, told);
+        }
+        for number in unsure {
+            let Some((seen, of)) = self.look_at(now, number) else { continue };
+            self.tell(of, seen.level, 1);
+            let key = self.query.order.first().and_then(|key| value(&seen, key));
+            let exact = key.as_ref().and_then(Value::as_exact_number);
+            plain &= key.is_some() == exact.is_some();
+            matches.push(Match { key: exact, number });
+        }
+        self.found.matched = matches.len();
+        if plain {
+            return self.first_of(matches);
+        }
+        let see = |one: &Match| {
+            let held = now.peek(one.number)?;
+            Some((one.number, self.lenses.see(&held)?))
+        };
+        let seen = matches.iter().filter_map(see).collect();
+        self.in_order(seen)
+    }
+
+    /// How a table is asked; none when nothing of it is seen.
+    fn plan<'t>(&mut self, table: &'t Table) -> Option<Plan<'t>>
+    where
+        'a: 't,
+    {
+        let filter = &self.query.filter;
+        let typed = filter.types.as_ref().is_none_or(|types| types.matches(&table.types));
+        let verdict = self.lenses.of(table.dataset).filter(|v| !v.lens.aggregate_only);
+        let Some(verdict) = verdict else {
+            if typed && !table.is_empty() {
+                self.found.refused.get_or_insert(table.dataset);
+            }
+            return None;
+        };
+        let look = |name: &Name| look(table, &verdict, name);
+        let sieve = Sieve::of(filter, &table.types, &look);
+        let key = match self.query.order.first() {
+            None => Look::Absent,
+            // Of these, the entity itself tells.
+            Some(key) if matches!(key.attribute.as_str(), "id" | "createdAt" | "modifiedAt") => {
+                Look::Other
+            }
+            Some(key) => look(&key.attribute),
+        };
+        let columns = Columns {
+            numbers: (0..table.fields.len()).map(|field| table.values(field)).collect(),
+            places: table.places().unwrap_or_default(),
+        };
+        let level = level_of(&verdict.lens, table.attributes.iter());
+        Some(Plan { sieve, columns, level, key })
+    }
+
+    /// An entity that matches, as the session sees it, and its dataset.
+    fn look_at(&mut self, now: &Now<'_>, number: u64) -> Option<(Arc<Seen>, u32)> {
+        let held = now.peek(number)?;
+        let Some(seen) = self.lenses.see(&held) else {
+            if held.deleted.is_none() {
+                self.found.refused.get_or_insert(held.dataset);
+            }
+            return None;
+        };
+        self.query.filter.matches(&seen).then_some((seen, held.dataset))
+    }
+
+    /// Notes that a dataset told of so many entities.
+    fn tell(&mut self, dataset: u32, level: Sensitivity, entities: usize) {
+        if entities > 0 {
+            let told = self.found.levels.entry(dataset).or_insert((Sensitivity::Open, 0));
+            *told = (told.0.max(level), told.1 + entities.cast_signed() as i64);
+        }
+    }
+
+    /// The page of matches that are ordered by numbers, or not at all.
+    fn first_of(&mut self, mut matches: Vec<Match>) -> Vec<u64> {
+        let descending = self.query.order.first().is_some_and(|key| key.descending);
+        let compare = |a: &Match, b: &Match| {
+            let by_key = match (a.key, b.key) {
+                (Some(a), Some(b)) => {
+                    let by_number = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+                    if descending { by_number.reverse() } else { by_number }
+                }
+                (a, b) => b.is_some().cmp(&a.is_some()),
+            };
+            by_key.then(a.number.cmp(&b.number))
+        };
+        let end = self.query.offset.saturating_add(self.limit);
+        self.found.more = matches.len() > end;
+        if self.found.more {
+            matches.select_nth_unstable_by(end, compare);
+            matches.truncate(end);
+        }
+        matches.sort_unstable_by(compare);
+        matches.into_iter().skip(self.query.offset).map(|one| one.number).collect()
+    }
+
+    /// The page of matches that are ordered by what they are.
+    fn in_order(&mut self, mut matches: Vec<(u64, Arc<Seen>)>) -> Vec<u64> {
+        matches.sort_by(|a, b| order(&self.query.order, &a.1, &b.1).then(a.0.cmp(&b.0)));
+        self.found.more = matches.len() > self.query.offset.saturating_add(self.limit);
+        let page = matches.into_iter().skip(self.query.offset).take(self.limit);
+        page.map(|(number, _)| number).collect()
+    }
+
+    /// Decodes the page, and keeps what is seen of it beside the entities.
+    fn show(&mut self, now: &Now<'_>, numbers: Vec<u64>) {
+        for number in numbers {
+            let Some(held) = now.by_number(number) else { continue };
+            let Some(verdict) = self.lenses.of(held.dataset) else { continue };
+            self.found.page.push((number, held.dataset, Seen::kept(&held, &verdict)));
+        }
+    }
+}
+
+impl Hub {
+    /// Types of entities the session sees, with how many and the attributes seen.
+    pub fn types(&self, session: &Session) -> Vec<(Name, usize, Vec<Name>)> {
+        let mut lenses = Lenses::new(self, session);
+        let mut types: BTreeMap<Name, (usize, Vec<Name>)> = BTreeMap::new();
+        let mut note =
+            |of: &[Name], entities: usize, attributes: &mut dyn Iterator<Item = &Name>| {
+                let attributes: Vec<&Name> = attributes.collect();
+                for name in of {
+                    let (count, known) = types.entry(name.clone()).or_default();
+                    *count += entities;
+                    for attribute in &attributes {
+                        if !known.contains(attribute) {
+                            known.push((*attribute).clone());
+                        }
+                    }
+                }
+            };
+        let now = self.store.now();
+        for table in now.tables().iter().filter(|table| !table.is_empty()) {
+            let verdict = lenses.of(table.dataset).filter(|verdict| !verdict.lens.aggregate_only);
+            let Some(verdict) = verdict else { continue };
+            let shown = |name: &&Name| verdict.lens.sight(name).0 != Sight::Hidden;
+            note(&table.types, table.len(), &mut table.attributes.iter().filter(shown));
+        }
+        for held in now.loose().filter_map(|number| now.peek(number)) {
+            let Some(seen) = lenses.see(&held) else { continue };
+            note(&seen.types, 1, &mut seen.attributes.iter().map(|attribute| &attribute.name));
+        }
+        types.into_iter().map(|(name, (count, attributes))| (name, count, attributes)).collect()
+    }
+}
+
+/// What an entity is ordered by.
+fn value(entity: &Entity, key: &OrderKey) -> Option<Value> {
+    match key.attribute.as_str() {
+        "id" => Some(Value::from(entity.id.as_str())),
+        "createdAt" => Some(Value::from(entity.created.to_string())),
+        "modifiedAt" => Some(Value::from(entity.modified.to_string())),
+        name => entity.attribute(name)?.default_instance().map(model::Instance::value),
+    }
+}
+
+pub fn order(keys: &[OrderKey], a: &Entity, b: &Entity) -> Ordering {
+    for key in keys {
+        let ordering = match (value(a, key), value(b, key)) {
+            (Some(a), Some(b)) => a.total_order(&b),
+            // What has no value comes last, whichever way.
+            (Some(_), None) => return Ordering::Less,
+            (None, Some(_)) => return Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        };
+        let ordering = if key.descending { ordering.reverse() } else { ordering };
+        if ordering != Ordering::Equal {
+            return ordering;
+        }
+    }
+    Ordering::Equal
+}
