@@ -137,3 +137,41 @@ fn histories_and_sums_go_through_the_lens() {
     let refused = city.get(&format!("{path}?options=temporalValues"), &token);
     assert_eq!(refused.status, 403, "{}", refused.text);
 }
+
+/// A relationship leads only to what may be seen.
+#[test]
+fn linked_entities_are_seen_through_their_own_lens() {
+    let city = City::start();
+    let person =
+        city.get("/ngsi-ld/v1/entities?type=EvacuationAssistance&limit=1", "crisis:flood-response");
+    let person = person.json()[0]["id"].as_str().unwrap().to_owned();
+    let entity = json!({"id": "urn:x:shelter", "type": "Shelter", "for": {"object": person},
+        "of": {"object": "urn:x:city"}});
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &entity).status, 201);
+    let of = json!({"id": "urn:x:city", "type": "Town", "in": {"object": "urn:x:shelter"}, "a": 1});
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &of).status, 201);
+    let read = |who: &str, asked: &str| {
+        let answer = city.get(&format!("/ngsi-ld/v1/entities/urn:x:shelter?{asked}"), who);
+        assert_eq!(answer.status, 200, "{asked}: {}", answer.text);
+        answer
+    };
+    let inline = read("app", "join=inline&joinLevel=2");
+    assert_eq!(inline.json()["for"].get("entity"), None, "{}", inline.text);
+    assert_eq!(inline.json()["of"]["entity"]["a"]["value"], 1, "{}", inline.text);
+    let back = &inline.json()["of"]["entity"]["in"]["entity"]["id"];
+    assert_eq!(back, "urn:x:shelter", "{}", inline.text);
+    let flat = read("app", "join=flat&joinLevel=4&pick=id,of{id}");
+    let first =
+        json!({"id": "urn:x:shelter", "of": {"type": "Relationship", "object": "urn:x:city"}});
+    assert_eq!(flat.json(), json!([first, {"id": "urn:x:city"}]), "{}", flat.text);
+    let without = read("app", "join=flat&containedBy=urn:x:city");
+    assert_eq!(without.json()["id"], "urn:x:shelter", "{}", without.text);
+
+    for (asked, status) in [("joinLevel=0", 400), ("joinLevel=5", 400), ("joinLevel=x", 400)] {
+        let answer =
+            city.get(&format!("/ngsi-ld/v1/entities/urn:x:shelter?join=flat&{asked}"), "app");
+        assert_eq!(answer.status, status, "{asked}: {}", answer.text);
+    }
+    let answer = city.get("/ngsi-ld/v1/entities?type=Shelter&join=sideways", "app");
+    assert_eq!(answer.status, 400, "{}", answer.text);
+}

@@ -202,3 +202,108 @@ fn a_watch_shows_changes_live_and_only_through_the_lens() {
         assert_eq!(seen.contains("Dinas Air"), *maintainer, "{who}: {seen}");
     }
 }
+
+#[test]
+fn what_triggers_is_told_with_what_was_and_what_it_leads_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (city, _config) = city_that_may_send(port);
+    let received = receiver(listener);
+    let entities = "/ngsi-ld/v1/entities";
+    let create = |body: Value| {
+        let created = city.post(entities, "app", &body);
+        assert_eq!(created.status, 201, "{}", created.text);
+    };
+    create(json!({"id": "urn:x:at", "type": "Place", "name": {"value": "Dago"}}));
+    let subscribe = |more: Value, of_notification: Value| {
+        let mut body = subscription(port, more);
+        body["notification"]["format"] = json!("normalized");
+        for (key, value) in of_notification.as_object().unwrap() {
+            body["notification"][key] = value.clone();
+        }
+        let created = city.post("/ngsi-ld/v1/subscriptions", "app", &body);
+        assert_eq!(created.status, 201, "{}", created.text);
+        created.header("location").to_owned()
+    };
+    let next = || received.recv_timeout(Duration::from_secs(10)).unwrap().1["data"].clone();
+    let one = "urn:x:1";
+
+    let own = subscribe(
+        json!({"notificationTrigger": ["entityCreated", "attributeUpdated", "attributeDeleted", "entityDeleted"]}),
+        json!({"showChanges": true, "join": "inline"}),
+    );
+    create(
+        json!({"id": one, "type": "T", "a": {"value": 1}, "b": {"value": 2}, "at": {"object": "urn:x:at"}}),
+    );
+    let data = next();
+    assert_eq!(data[0]["at"]["entity"]["name"]["value"], "Dago", "{data}");
+    assert_eq!(data[0]["a"], json!({"type": "Property", "value": 1}));
+    let attrs = format!("{entities}/{one}/attrs");
+    let patch = json!({"a": {"value": 7}});
+    assert_eq!(city.call("PATCH", &attrs, "app", Some(&patch)).status, 204);
+    assert_eq!(next()[0]["a"], json!({"type": "Property", "value": 7, "previousValue": 1}));
+    assert_eq!(city.call("DELETE", &format!("{attrs}/b"), "app", None).status, 204);
+    let gone = next()[0]["b"].clone();
+    assert_eq!(gone, json!({"type": "Property", "value": "urn:ngsi-ld:null", "previousValue": 2}));
+    // An attribute that comes anew is not what was asked for.
+    let more = json!({"c": {"value": 1}});
+    assert!(city.call("POST", &attrs, "app", Some(&more)).status < 300);
+    assert_eq!(city.call("DELETE", &format!("{entities}/{one}"), "app", None).status, 204);
+    let data = next();
+    assert_eq!(data[0]["at"]["object"], "urn:ngsi-ld:null", "{data}");
+    assert!(data[0]["deletedAt"].is_string(), "{data}");
+    assert_eq!(city.call("DELETE", &own, "app", None).status, 204);
+
+    // At intervals, whatever happens, and only what is there.
+    create(json!({"id": one, "type": "T", "a": {"value": 1}}));
+    let own = subscribe(json!({"timeInterval": 1}), json!({}));
+    for _ in 0..2 {
+        assert_eq!(next()[0]["id"], one);
+    }
+    let shown = city.get(&own, "app").json();
+    assert_eq!(shown["notification"]["status"], "ok", "{shown}");
+    let both = subscription(port, json!({"timeInterval": 1, "watchedAttributes": ["a"]}));
+    assert_eq!(city.post("/ngsi-ld/v1/subscriptions", "app", &both).status, 400);
+}
+
+/// What changed is told as the owner sees it, and no more.
+#[test]
+fn what_was_is_told_through_the_lens() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (city, _config) = city_that_may_send(port);
+    let received = receiver(listener);
+    let mut body = subscription(
+        port,
+        json!({"entities": [{"type": "FloodMonitoring"}],
+            "notificationTrigger": ["attributeUpdated", "attributeDeleted", "entityDeleted"]}),
+    );
+    body["notification"]["showChanges"] = json!(true);
+    body["notification"]["format"] = json!("normalized");
+    // The auditor sees what is published of rivers, not who maintains a gauge.
+    let created = city.post("/ngsi-ld/v1/subscriptions", "auditor:flood-response", &body);
+    assert_eq!(created.status, 201, "{}", created.text);
+    let own = "urn:ngsi-ld:FloodMonitoring:demo-8";
+    let write = |level: u32, maintainer: &str| {
+        let reading = json!([{"id": own, "type": "FloodMonitoring", "currentLevel": {"value": level},
+            "maintainer": {"value": maintainer}}]);
+        let sent =
+            city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", "device", &reading);
+        assert!(sent.status < 300, "{}", sent.text);
+    };
+    write(1, "Dinas Air");
+    write(2, "Dinas Lain");
+    let gone = city.call(
+        "DELETE",
+        &format!("/ngsi-ld/v1/entities/{own}"),
+        "steward:water-management",
+        None,
+    );
+    assert!(gone.status < 300, "{}", gone.text);
+    let mut told = String::new();
+    while !told.contains("deletedAt") {
+        told += &received.recv_timeout(Duration::from_secs(10)).unwrap().1.to_string();
+    }
+    assert!(told.contains("\"previousValue\":1"), "{told}");
+    assert!(!told.contains("maintainer") && !told.contains("Dinas"), "{told}");
+}

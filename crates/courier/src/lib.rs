@@ -47,6 +47,8 @@ impl Courier {
             // A redirect could lead where the hub may not send.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            // Receivers there are that tell `Link` from `link`.
+            .http1_title_case_headers()
             .build()
             .map_err(CourierError::Client)?;
         Ok(Courier { allowed, client })

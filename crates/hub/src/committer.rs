@@ -11,6 +11,7 @@ use self::entries::Entries;
 use self::failed::{Failed, for_ring};
 use crate::apply::apply;
 use crate::readings::{WriterStep, as_entity, still_fits};
+use crate::subscription::Changed;
 use crate::watch::ChangeEvent;
 use crate::{Counter, Hub};
 use journal::Hash;
@@ -650,9 +651,11 @@ impl<'a> Group<'a> {
     /// Notifications that the changes give rise to.
     fn matched(&self) -> crate::subscription::Matched {
         let changed = self.works.values().filter(|work| work.changed && work.job != UPKEEP);
-        let changed = changed.map(|work| {
-            let after = work.deleted.is_none().then(|| work.entity.clone());
-            (work.dataset, after, work.touched.as_slice())
+        let changed = changed.map(|work| Changed {
+            dataset: work.dataset,
+            before: work.before.clone(),
+            after: work.deleted.is_none().then(|| work.entity.clone()),
+            set: work.touched.as_slice(),
         });
         self.hub.match_subscriptions(changed, self.now)
     }

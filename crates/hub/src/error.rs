@@ -69,6 +69,9 @@ pub enum HubError {
     Policy(#[from] PolicyError),
     #[error("{0} is not offered")]
     NotOffered(String),
+    /// An `@context` that is not known here.
+    #[error("{0}")]
+    NoContext(String),
     #[error(
         "a full replace would take away what you cannot see of `{0}`; change its attributes instead"
     )]

@@ -236,11 +236,14 @@ impl Hub {
     ) -> Result<SeriesAnswer, HubError> {
         let mut periods: Vec<(Time, Time, Sums)> = Vec::new();
         let mut too_many = false;
+        // Unless a beginning was given, periods are counted from the first number there is.
+        let mut origin = time.origin;
         for one in series.iter().filter(|series| !series.rich) {
             self.store.each_number(one.number, time.from, time.until, &mut |at, value| {
                 let inside = |(start, end, _): &(Time, Time, Sums)| *start <= at && at < *end;
                 if !periods.last().is_some_and(inside) {
-                    let (start, end) = period_of(aggregation, time, at);
+                    let origin = *origin.get_or_insert(at);
+                    let (start, end) = period_of(aggregation, time, origin, at);
                     match periods.binary_search_by_key(&start, |(start, _, _)| *start) {
                         Ok(found) => return periods[found].2.add(at, value),
                         Err(_) if periods.len() >= self.options.limits.periods => {
@@ -286,11 +289,15 @@ impl Hub {
 }
 
 /// The period that holds `at`. Without a first instant, periods start at midnight UTC 1970.
-fn period_of(aggregation: &Aggregation, time: &TemporalQuery, at: Time) -> (Time, Time) {
+fn period_of(
+    aggregation: &Aggregation,
+    time: &TemporalQuery,
+    origin: Time,
+    at: Time,
+) -> (Time, Time) {
     match aggregation.period {
         None => (time.from.max(Time::MIN), time.until),
         Some(period) => {
-            let origin = if time.from == Time::MIN { Time(0) } else { time.from };
             let start = period.start_of(origin, at);
             (start, period.next(start))
         }

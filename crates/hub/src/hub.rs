@@ -207,12 +207,20 @@ impl Hub {
             return Ok(context);
         }
         let lookup = |url: &str| self.context_document(url);
-        let context = ngsild::Context::parse(source, &lookup)
-            .map_err(|error| ngsild::Invalid::data("/@context", error.to_string()))?;
+        let context = ngsild::Context::parse(source, &lookup).map_err(|error| match error {
+            ngsild::ContextError::Unknown(_) => HubError::NoContext(error.to_string()),
+            other => ngsild::Invalid::data("/@context", other.to_string()).into(),
+        })?;
         if let Some(url) = key {
             self.contexts.write().insert(url, context.clone());
         }
         Ok(context)
+    }
+
+    /// The context behind a URL, to be answered with under that URL.
+    pub(crate) fn context_as_named(&self, url: &str) -> Result<Arc<ngsild::Context>, HubError> {
+        let context = self.context(&Value::from(url))?;
+        Ok(if *context.source() == Value::Null { ngsild::Context::named(url) } else { context })
     }
 
     fn context_document(&self, url: &str) -> Option<Value> {

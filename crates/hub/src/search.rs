@@ -168,7 +168,7 @@ impl<'a> Search<'a> {
         for number in unsure {
             let Some((seen, of)) = self.look_at(now, number) else { continue };
             self.tell(of, seen.level, 1);
-            let key = self.query.order.first().and_then(|key| value(&seen, key));
+            let key = self.query.order.first().and_then(|key| key.value(&seen));
             let exact = key.as_ref().and_then(Value::as_exact_number);
             plain &= key.is_some() == exact.is_some();
             matches.push(Match { key: exact, number });
@@ -204,9 +204,7 @@ impl<'a> Search<'a> {
         let key = match self.query.order.first() {
             None => Look::Absent,
             // Of these, the entity itself tells.
-            Some(key) if matches!(key.attribute.as_str(), "id" | "createdAt" | "modifiedAt") => {
-                Look::Other
-            }
+            Some(key) if key.is_of_entity() => Look::Other,
             Some(key) => look(&key.attribute),
         };
         let columns = Columns {
@@ -278,52 +276,68 @@ impl<'a> Search<'a> {
     }
 }
 
+/// A type of entities as a session sees it.
+#[derive(Clone, Debug, Default)]
+pub struct TypeSeen {
+    pub entities: usize,
+    /// Attributes with the kinds they are of.
+    pub attributes: Vec<(Name, Vec<&'static str>)>,
+}
+
+impl TypeSeen {
+    fn note<'a>(
+        &mut self,
+        entities: usize,
+        attributes: impl Iterator<Item = (&'a Name, &'static str)>,
+    ) {
+        self.entities += entities;
+        for (name, kind) in attributes {
+            match self.attributes.iter_mut().find(|(known, _)| known == name) {
+                None => self.attributes.push((name.clone(), vec![kind])),
+                Some((_, kinds)) if !kinds.contains(&kind) => kinds.push(kind),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
 impl Hub {
-    /// Types of entities the session sees, with how many and the attributes seen.
-    pub fn types(&self, session: &Session) -> Vec<(Name, usize, Vec<Name>)> {
+    /// Types of entities the session sees, with how many there are and their attributes.
+    pub fn types(&self, session: &Session) -> BTreeMap<Name, TypeSeen> {
         let mut lenses = Lenses::new(self, session);
-        let mut types: BTreeMap<Name, (usize, Vec<Name>)> = BTreeMap::new();
-        let mut note =
-            |of: &[Name], entities: usize, attributes: &mut dyn Iterator<Item = &Name>| {
-                let attributes: Vec<&Name> = attributes.collect();
-                for name in of {
-                    let (count, known) = types.entry(name.clone()).or_default();
-                    *count += entities;
-                    for attribute in &attributes {
-                        if !known.contains(attribute) {
-                            known.push((*attribute).clone());
-                        }
-                    }
-                }
-            };
+        let mut types: BTreeMap<Name, TypeSeen> = BTreeMap::new();
         let now = self.store.now();
         for table in now.tables().iter().filter(|table| !table.is_empty()) {
             let verdict = lenses.of(table.dataset).filter(|verdict| !verdict.lens.aggregate_only);
             let Some(verdict) = verdict else { continue };
-            let shown = |name: &&Name| verdict.lens.sight(name).0 != Sight::Hidden;
-            note(&table.types, table.len(), &mut table.attributes.iter().filter(shown));
+            let seen = |(name, kind): (&'_ Name, &&'static str)| match verdict.lens.sight(name).0 {
+                Sight::Hidden => None,
+                // What stands in for it is a property, whatever it was.
+                Sight::Glimpse if *kind != "GeoProperty" => Some("Property"),
+                _ => Some(*kind),
+            };
+            for of_type in &table.types {
+                let pairs = table.attributes.iter().zip(&table.kinds);
+                let shown = pairs.filter_map(|pair| Some((pair.0, seen(pair)?)));
+                types.entry(of_type.clone()).or_default().note(table.len(), shown);
+            }
         }
         for held in now.loose().filter_map(|number| now.peek(number)) {
             let Some(seen) = lenses.see(&held) else { continue };
-            note(&seen.types, 1, &mut seen.attributes.iter().map(|attribute| &attribute.name));
+            for of_type in &seen.types {
+                let kind =
+                    |one: &model::Attribute| one.default_instance().map(|i| i.content.kind());
+                let shown = seen.attributes.iter().filter_map(|one| Some((&one.name, kind(one)?)));
+                types.entry(of_type.clone()).or_default().note(1, shown);
+            }
         }
-        types.into_iter().map(|(name, (count, attributes))| (name, count, attributes)).collect()
-    }
-}
-
-/// What an entity is ordered by.
-fn value(entity: &Entity, key: &OrderKey) -> Option<Value> {
-    match key.attribute.as_str() {
-        "id" => Some(Value::from(entity.id.as_str())),
-        "createdAt" => Some(Value::from(entity.created.to_string())),
-        "modifiedAt" => Some(Value::from(entity.modified.to_string())),
-        name => entity.attribute(name)?.default_instance().map(model::Instance::value),
+        types
     }
 }
 
 pub fn order(keys: &[OrderKey], a: &Entity, b: &Entity) -> Ordering {
     for key in keys {
-        let ordering = match (value(a, key), value(b, key)) {
+        let ordering = match (key.value(a), key.value(b)) {
             (Some(a), Some(b)) => a.total_order(&b),
             // What has no value comes last, whichever way.
             (Some(_), None) => return Ordering::Less,

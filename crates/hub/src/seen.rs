@@ -24,6 +24,11 @@ impl Deref for Seen {
 }
 
 impl Seen {
+    /// The entity as it is seen.
+    pub fn entity(&self) -> &Arc<Entity> {
+        &self.entity
+    }
+
     /// Looks at an entity through the lens of a verdict.
     pub(crate) fn new(held: &Held, verdict: &Verdict) -> Seen {
         let entity = if verdict.clear {

@@ -1,19 +1,22 @@
 //! Subscriptions (ETSI GS CIM 009 clauses 5.2.12 and 5.8): what was asked for, matching in the
 //! committer, and delivery at least once and in order, from notifications that lie in the store.
 
-use crate::committer::{Job, WriteJob};
-use crate::recorder::{map, record};
+mod delivery;
+mod matching;
+
+pub use matching::{Changed, Matched};
+
+use crate::recorder::map;
 use crate::state::{from_json, to_json};
-use crate::{Counter, Hub, HubError, kinds};
+use crate::{Hub, HubError, Join, kinds};
 use courier::Courier;
-use model::{Action, Entity, Name, Record, Sensitivity, Session, Status, Time, Value, Verb};
+use model::{Entity, Name, Session, Status, Time, Value};
 use ngsild::{Context, Filter, GeoQuery, Invalid, Members, Options, Representation, TypeSelection};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use store::{Document, Store, Under};
 
 /// A subscription as kept.
@@ -34,7 +37,11 @@ struct Compiled {
     kept: Subscription,
     filters: Vec<Filter>,
     watched: Vec<Name>,
+    triggers: Triggers,
+    show_changes: bool,
+    join: Option<Join>,
     options: Options,
+    /// What notifications are written in.
     context: Arc<Context>,
     uri: String,
     accept: String,
@@ -42,7 +49,68 @@ struct Compiled {
     active: bool,
     expires: Option<Time>,
     throttling_s: f64,
+    /// Told of at intervals, whatever changes.
+    interval_s: Option<f64>,
     outcome: Mutex<Outcome>,
+}
+
+impl Compiled {
+    /// Whether it may be told of again so soon; if so, that it was is noted.
+    fn is_due(&self, now: Time) -> bool {
+        let mut outcome = self.outcome.lock();
+        let since =
+            outcome.last_matched.map_or(f64::INFINITY, |last| (now.0 - last.0) as f64 / 1e6);
+        let due = since >= self.interval_s.unwrap_or(self.throttling_s);
+        if due {
+            outcome.last_matched = Some(now);
+        }
+        due
+    }
+}
+
+/// What kinds of changes are told of (clause 5.2.12, `notificationTrigger`).
+#[derive(Clone, Copy, Debug)]
+struct Triggers {
+    entity_created: bool,
+    entity_updated: bool,
+    entity_deleted: bool,
+    attribute_created: bool,
+    attribute_updated: bool,
+    attribute_deleted: bool,
+}
+
+impl Triggers {
+    fn parse(given: Option<&Value>) -> Result<Triggers, Invalid> {
+        let mut triggers = Triggers {
+            entity_created: false,
+            entity_updated: false,
+            entity_deleted: false,
+            attribute_created: given.is_none(),
+            attribute_updated: given.is_none(),
+            attribute_deleted: false,
+        };
+        for trigger in given.map(Value::items).unwrap_or_default() {
+            match trigger.as_text() {
+                Some("entityCreated") => triggers.entity_created = true,
+                Some("entityUpdated") => triggers.entity_updated = true,
+                Some("entityDeleted") => triggers.entity_deleted = true,
+                Some("attributeCreated") => triggers.attribute_created = true,
+                Some("attributeUpdated") => triggers.attribute_updated = true,
+                Some("attributeDeleted") => triggers.attribute_deleted = true,
+                _ => {
+                    let what = "holds something that is none of: entityCreated, entityUpdated, \
+                        entityDeleted, attributeCreated, attributeUpdated, attributeDeleted";
+                    return Err(Invalid::data("/notificationTrigger", what));
+                }
+            }
+        }
+        Ok(triggers)
+    }
+
+    /// Whether what was before decides.
+    fn looks_back(&self) -> bool {
+        self.attribute_deleted || self.entity_updated || self.entity_deleted
+    }
 }
 
 /// How delivery went.
@@ -133,18 +201,6 @@ pub struct Subscriptions {
     sequence: std::sync::atomic::AtomicU64,
 }
 
-/// A changed entity as the committer hands it over: dataset, state after, attributes set.
-pub type Changed<'a> = (u32, Option<Arc<Entity>>, &'a [Name]);
-
-/// What changes give rise to: belongs to their commit, all but the queue, which comes after it.
-#[derive(Default)]
-pub struct Matched {
-    pub documents: Vec<Document>,
-    pub records: Vec<Record>,
-    /// Subscription and name of each notification.
-    pub queued: Vec<(String, String)>,
-}
-
 impl Subscriptions {
     /// Whether any may match an entity.
     pub fn concern(&self, id: &str, types: &[Name]) -> bool {
@@ -158,7 +214,7 @@ impl Subscriptions {
         let subscriptions = Subscriptions::default();
         for (id, body) in store.documents(kinds::SUBSCRIPTION) {
             let kept: Subscription = from_json(&body)?;
-            let compiled = compile(kept, Context::core())?;
+            let compiled = compile(kept, &Context::core(), Context::core())?;
             subscriptions.all.write().insert(id, Arc::new(compiled));
         }
         for (name, body) in store.documents(kinds::OUTBOX) {
@@ -184,43 +240,43 @@ fn names(value: Option<&Value>, context: &Context) -> Vec<Name> {
 
 /// What a subscription may ask for by the standard and does not get here is refused in plain words,
 /// never left out in silence.
-fn check_offered(body: &Value, notification: &Value) -> Result<(), HubError> {
-    let of_body = ["timeInterval", "scopeQ", "temporalQ", "csf", "jsonldContext", "lang"];
-    let of_notification = ["join", "joinLevel"];
-    let asked = of_body.iter().find(|key| body.get(key).is_some());
-    let asked = asked.or(of_notification.iter().find(|key| notification.get(key).is_some()));
-    if let Some(key) = asked {
-        return Err(HubError::NotOffered(format!("`{key}` in a subscription")));
+fn check_offered(body: &Value) -> Result<(), HubError> {
+    let of_body = ["scopeQ", "temporalQ", "csf", "lang"];
+    match of_body.iter().find(|key| body.get(key).is_some()) {
+        Some(key) => Err(HubError::NotOffered(format!("`{key}` in a subscription"))),
+        None => Ok(()),
     }
-    if notification.get("showChanges") == Some(&Value::Bool(true)) {
-        return Err(HubError::NotOffered("`showChanges` in a subscription".into()));
-    }
-    let triggers = body.get("notificationTrigger").map(Value::items).unwrap_or_default();
-    let usual = |trigger: &Value| {
-        matches!(trigger.as_text(), Some("attributeCreated" | "attributeUpdated"))
-    };
-    let as_usual = triggers.len() == 2 && triggers.iter().all(usual);
-    if !triggers.is_empty() && !as_usual {
-        let what = "a `notificationTrigger` other than attributeCreated with attributeUpdated";
-        return Err(HubError::NotOffered(what.into()));
-    }
-    Ok(())
+}
+
+/// A number of seconds that is more than none.
+fn seconds(body: &Value, key: &str) -> Result<Option<f64>, Invalid> {
+    let fits = |value: &Value| value.as_number().filter(|s| *s > 0.0 && s.is_finite());
+    let wrong = || Invalid::data(format!("/{key}"), "is no number of seconds above 0");
+    body.get(key).map(|value| fits(value).ok_or_else(wrong)).transpose()
 }
 
 /// Which members of an entity a notification has.
-fn members_of(notification: &Value, context: &Context) -> Result<Members, Invalid> {
-    let terms = |key: &str| -> Vec<&str> {
+fn members_of(
+    notification: &Value,
+    instances: &[Value],
+    context: &Context,
+) -> Result<Members, Invalid> {
+    let terms = |key: &str| -> String {
         let items = notification.get(key).map(Value::items).unwrap_or_default();
-        items.iter().filter_map(Value::as_text).collect()
+        items.iter().filter_map(Value::as_text).collect::<Vec<_>>().join(",")
     };
-    let (pick, omit) = (terms("pick"), terms("omit"));
-    if pick.is_empty() && omit.is_empty() {
-        return Ok(Members::only(names(notification.get("attributes"), context)));
-    }
-    Members::parse((&terms("attributes"), &pick, &omit), &[], context)
+    let lists = [terms("attributes"), terms("pick"), terms("omit")];
+    let given = |at: usize| Some(lists[at].as_str()).filter(|list| !list.is_empty());
+    let ids = instances.iter().filter_map(Value::as_text).collect::<Vec<_>>();
+    Members::parse((given(0), given(1), given(2)), &ids, context)
 }
 
-fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubError> {
+/// `written` is what notifications are written in, `context` what the subscription is.
+fn compile(
+    kept: Subscription,
+    context: &Arc<Context>,
+    written: Arc<Context>,
+) -> Result<Compiled, HubError> {
     let body = &kept.body;
     let missing = |place: &str, what: &str| Invalid::data(place, what);
     if body.get("type").and_then(Value::as_text) != Some("Subscription") {
@@ -228,7 +284,7 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
     }
     let notification =
         body.get("notification").ok_or_else(|| missing("/notification", "is missing"))?;
-    check_offered(body, notification)?;
+    check_offered(body)?;
     let endpoint = notification.get("endpoint");
     let endpoint = endpoint.ok_or_else(|| missing("/notification/endpoint", "is missing"))?;
     let uri = endpoint.get("uri").and_then(Value::as_text);
@@ -245,13 +301,13 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
     };
     let receiver_info = endpoint.get("receiverInfo").map(Value::items).unwrap_or_default();
     let receiver_info = receiver_info.iter().filter_map(pair).collect();
-    let watched = names(body.get("watchedAttributes"), &context);
+    let watched = names(body.get("watchedAttributes"), context);
     let base = Filter {
         q: match body.get("q").and_then(Value::as_text) {
-            Some(q) => Some(ngsild::parse_q(q, &context)?),
+            Some(q) => Some(ngsild::parse_q(q, context)?),
             None => None,
         },
-        geo: body.get("geoQ").map(|geo| parse_geo(geo, &context)).transpose()?,
+        geo: body.get("geoQ").map(|geo| parse_geo(geo, context)).transpose()?,
         ..Filter::default()
     };
     let filters = match body.get("entities") {
@@ -261,7 +317,7 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
         None => vec![base],
         Some(selectors) => {
             let compiled =
-                selectors.items().iter().map(|selector| selector_filter(selector, &base, &context));
+                selectors.items().iter().map(|selector| selector_filter(selector, &base, context));
             compiled.collect::<Result<_, _>>()?
         }
     };
@@ -283,12 +339,22 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
     };
     let throttling_s = body.get("throttling").map_or(Some(0.0), Value::as_number);
     let throttling_s = throttling_s.filter(|s| *s >= 0.0);
+    let interval_s = seconds(body, "timeInterval")?;
+    if interval_s.is_some() && (!watched.is_empty() || body.get("throttling").is_some()) {
+        let what = "goes with neither `watchedAttributes` nor `throttling`";
+        return Err(missing("/timeInterval", what).into());
+    }
+    let instances = body.get("datasetId").map(Value::items).unwrap_or_default();
     Ok(Compiled {
         filters,
         watched,
+        triggers: Triggers::parse(body.get("notificationTrigger"))?,
+        show_changes: notification.get("showChanges") == Some(&Value::Bool(true)),
+        join: join_of(notification)?,
+        interval_s,
         options: Options {
             representation,
-            members: members_of(notification, &context)?,
+            members: members_of(notification, instances, context)?,
             system: notification.get("sysAttrs") == Some(&Value::Bool(true)),
             ..Options::default()
         },
@@ -300,9 +366,50 @@ fn compile(kept: Subscription, context: Arc<Context>) -> Result<Compiled, HubErr
         throttling_s: throttling_s
             .ok_or_else(|| missing("/throttling", "is no number of seconds"))?,
         outcome: Mutex::default(),
-        context,
+        context: written,
         kept,
     })
+}
+
+fn join_of(notification: &Value) -> Result<Option<Join>, Invalid> {
+    let text = |key: &str| notification.get(key).and_then(Value::as_text);
+    let levels = notification.get("joinLevel").and_then(Value::as_number);
+    Join::parse(text("join"), levels.map(|levels| levels.to_string()).as_deref(), &[])
+}
+
+/// Names, or a selection of types, from one context into another.
+fn renamed(value: &Value, from: &Context, to: &Context) -> Value {
+    match value {
+        Value::Text(text) => {
+            let cut = |c: char| "()|,;".contains(c);
+            let (mut out, mut rest) = (String::new(), text.as_str());
+            while !rest.is_empty() {
+                let end = rest.find(cut).unwrap_or(rest.len());
+                if end > 0 && &rest[..end] != "*" {
+                    out += &to.compact(&from.expand(&rest[..end]));
+                } else {
+                    out += &rest[..end];
+                }
+                let next = rest[end..].chars().next();
+                out.extend(next);
+                rest = &rest[end + next.map_or(0, char::len_utf8)..];
+            }
+            Value::Text(out)
+        }
+        Value::List(items) => {
+            Value::List(items.iter().map(|item| renamed(item, from, to)).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// A map with some of its members changed.
+fn with_members(value: &Value, keys: &[&str], change: &dyn Fn(&Value) -> Value) -> Value {
+    let one = |(key, value): &(String, Value)| {
+        let value = if keys.contains(&key.as_str()) { change(value) } else { value.clone() };
+        (key.clone(), value)
+    };
+    Value::Map(value.entries().iter().map(one).collect())
 }
 
 fn parse_geo(geo: &Value, context: &Context) -> Result<GeoQuery, Invalid> {
@@ -397,7 +504,7 @@ impl Hub {
             body: Value::Map(entries.cloned().collect()),
             context: context.clone(),
         };
-        let compiled = compile(kept.clone(), self.context(&context)?)?;
+        let compiled = self.compile(kept.clone())?;
         if compiled.expires.is_some_and(|expires| expires <= self.now()) {
             return Err(Invalid::data("/expiresAt", "is in the past").into());
         }
@@ -420,15 +527,26 @@ impl Hub {
         Ok(id)
     }
 
+    fn compile(&self, kept: Subscription) -> Result<Compiled, HubError> {
+        let context = self.context(&kept.context)?;
+        let written = match kept.body.get("jsonldContext") {
+            None => context.clone(),
+            Some(Value::Text(url)) => {
+                ngsild::check_uri(url, "/jsonldContext")?;
+                self.context_as_named(url)?
+            }
+            Some(_) => return Err(Invalid::data("/jsonldContext", "is no URL").into()),
+        };
+        compile(kept, &context, written)
+    }
+
     /// Compiles what was loaded under the contexts it was made with, once the hub knows them. A
     /// context that is not known any more leaves its subscriptions on the core context.
     pub(crate) fn recompile_subscriptions(&self) {
         let mut all = self.subscriptions.all.write();
         let loaded: Vec<Arc<Compiled>> = all.by_id.values().cloned().collect();
         for compiled in loaded {
-            let again = self.context(&compiled.kept.context);
-            let again = again.and_then(|context| compile(compiled.kept.clone(), context));
-            match again {
+            match self.compile(compiled.kept.clone()) {
                 Ok(again) => all.insert(compiled.kept.id.clone(), Arc::new(again)),
                 Err(error) => {
                     tracing::warn!(%error, subscription = compiled.kept.id, "kept as it was")
@@ -494,28 +612,44 @@ impl Hub {
     }
 
     /// The session's own subscriptions as the standard shows them, with how delivery went.
-    pub fn subscriptions(&self, session: &Session) -> Vec<Value> {
+    pub fn subscriptions(&self, session: &Session, context: &Context) -> Vec<Value> {
         let all = self.subscriptions.all.read();
         let own = all.by_id.values().filter(|s| s.kept.owner == session.principal.number);
-        own.map(|subscription| self.show_subscription(subscription)).collect()
+        own.map(|subscription| self.show_subscription(subscription, context)).collect()
     }
 
     /// One of them.
     ///
     /// # Errors
     /// When there is none of one's own.
-    pub fn subscription(&self, session: &Session, id: &str) -> Result<Value, HubError> {
+    pub fn subscription(
+        &self,
+        session: &Session,
+        id: &str,
+        context: &Context,
+    ) -> Result<Value, HubError> {
         let own = self.own_subscription(session, id)?;
-        Ok(self.show_subscription(&own))
+        Ok(self.show_subscription(&own, context))
     }
 
-    fn show_subscription(&self, subscription: &Compiled) -> Value {
+    /// Names are shown in the context of whoever asks.
+    fn show_subscription(&self, subscription: &Compiled, context: &Context) -> Value {
+        let own = self.context(&subscription.kept.context).unwrap_or_else(|_| Context::core());
+        let rename = |value: &Value| renamed(value, &own, context);
         let outcome = subscription.outcome.lock().clone();
         let mut entries = vec![("id".to_owned(), Value::from(subscription.kept.id.as_str()))];
         for (key, value) in subscription.kept.body.entries() {
             let value = match (key.as_str(), value) {
-                ("notification", Value::Map(inner)) => {
-                    let mut inner = inner.clone();
+                ("watchedAttributes", names) => rename(names),
+                ("entities", Value::List(selectors)) => {
+                    let one = |selector: &Value| with_members(selector, &["type"], &rename);
+                    Value::List(selectors.iter().map(one).collect())
+                }
+                ("geoQ", geo) => with_members(geo, &["geoproperty"], &rename),
+                ("notification", inner) => {
+                    let mut inner = with_members(inner, &["attributes", "pick", "omit"], &rename)
+                        .entries()
+                        .to_vec();
                     let mut add = |key: &str, time: Option<Time>| {
                         inner.extend(
                             time.map(|time| (key.to_owned(), Value::from(time.to_string()))),
@@ -524,10 +658,19 @@ impl Hub {
                     add("lastNotification", outcome.last_notification);
                     add("lastSuccess", outcome.last_success);
                     add("lastFailure", outcome.last_failure);
-                    inner.push(("timesSent".into(), Value::Integer(outcome.sent.cast_signed())));
-                    inner
-                        .push(("timesFailed".into(), Value::Integer(outcome.failed.cast_signed())));
-                    inner.push(("timesLost".into(), Value::Integer(outcome.lost.cast_signed())));
+                    let counts = [
+                        ("timesSent", outcome.sent),
+                        ("timesFailed", outcome.failed),
+                        ("timesLost", outcome.lost),
+                    ];
+                    for (key, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                        inner.push((key.into(), Value::Integer(count.cast_signed())));
+                    }
+                    let failing = outcome.last_failure > outcome.last_success;
+                    if outcome.last_notification.is_some() {
+                        let status = if failing { "failed" } else { "ok" };
+                        inner.push(("status".into(), Value::from(status)));
+                    }
                     Value::Map(inner)
                 }
                 (_, other) => other.clone(),
@@ -539,6 +682,12 @@ impl Hub {
             (true, _) if self.owner_session(subscription).is_some() => "active",
             _ => "paused",
         };
+        if subscription.kept.body.get("notificationTrigger").is_none()
+            && subscription.interval_s.is_none()
+        {
+            let usual = ["attributeCreated", "attributeUpdated"].map(Value::from);
+            entries.push(("notificationTrigger".into(), Value::List(usual.to_vec())));
+        }
         entries.push(("status".into(), Value::from(status)));
         Value::Map(entries)
     }
@@ -553,257 +702,5 @@ impl Hub {
             session.assurance = 1;
             session
         })
-    }
-
-    /// Notifications that the changes of a group give rise to.
-    pub(crate) fn match_subscriptions<'a>(
-        &self,
-        changed: impl Iterator<Item = Changed<'a>>,
-        now: Time,
-    ) -> Matched {
-        let mut matched = Matched::default();
-        if self.subscriptions.all.read().by_id.is_empty() {
-            return matched;
-        }
-        let snapshot = self.state.snapshot();
-        for (number, after, touched) in changed {
-            let (Some(entity), Some(dataset)) = (after, snapshot.by_number(number)) else {
-                continue;
-            };
-            let concerned = self.subscriptions.all.read().concerned(&entity);
-            for subscription in &concerned {
-                let Some((owner, seen, level)) =
-                    self.match_one(subscription, number, dataset, &entity, touched, now)
-                else {
-                    continue;
-                };
-                self.notification(subscription, &seen, number, now, &mut matched);
-                if level >= Sensitivity::Confidential {
-                    let detail = map([("delivered", Value::Integer(1))]);
-                    let mut made = record(&owner, Verb::Watch, &dataset.id, now, detail);
-                    made.policy_version = snapshot.version;
-                    matched.records.push(made);
-                }
-            }
-        }
-        matched
-    }
-
-    /// Whether a changed entity concerns a subscription: as whom it is seen, what, how sensitive.
-    fn match_one(
-        &self,
-        subscription: &Compiled,
-        number: u32,
-        dataset: &Arc<model::Dataset>,
-        entity: &Arc<Entity>,
-        touched: &[Name],
-        now: Time,
-    ) -> Option<(Session, Arc<Entity>, Sensitivity)> {
-        let typed = |f: &Filter| f.types.as_ref().is_none_or(|t| t.matches(&entity.types));
-        let watched = &subscription.watched;
-        let ended = subscription.expires.is_some_and(|expires| expires <= now);
-        if ended || !subscription.active || !subscription.filters.iter().any(typed) {
-            return None;
-        }
-        let owner = self.owner_session(subscription)?;
-        let verdict = self.state.verdict(&owner, Action::Read, number, dataset);
-        if !verdict.allowed || verdict.lens.aggregate_only {
-            return None;
-        }
-        // A hidden attribute does not exist: its changes tell nothing.
-        let shown = |name: &&Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
-        let mut told = touched.iter().filter(shown);
-        if !told.any(|name| watched.is_empty() || watched.contains(name)) {
-            return None;
-        }
-        let seen =
-            if verdict.clear { entity.clone() } else { Arc::new(verdict.lens.apply(entity)) };
-        let matches = subscription.filters.iter().any(|filter| filter.matches(&seen));
-        let level = crate::seen::level_of(&verdict.lens, seen.attributes.iter().map(|a| &a.name));
-        matches.then_some((owner, seen, level))
-    }
-
-    /// Queues notifications that are committed.
-    pub(crate) fn enqueue(&self, queued: Vec<(String, String)>) {
-        if queued.is_empty() {
-            return;
-        }
-        let mut queues = self.subscriptions.waiting.lock();
-        for (id, name) in queued {
-            queues.entry(id).or_default().push_back((name, 0));
-        }
-        drop(queues);
-        self.subscriptions.wake.notify_one();
-    }
-
-    /// Renders one notification into what belongs to the commit.
-    fn notification(
-        &self,
-        subscription: &Compiled,
-        entity: &Entity,
-        dataset: u32,
-        now: Time,
-        matched: &mut Matched,
-    ) {
-        let id = &subscription.kept.id;
-        {
-            let mut outcome = subscription.outcome.lock();
-            let since =
-                outcome.last_matched.map_or(f64::INFINITY, |last| (now.0 - last.0) as f64 / 1e6);
-            if since < subscription.throttling_s {
-                return;
-            }
-            outcome.last_matched = Some(now);
-        }
-        let sequence = self.subscriptions.sequence.fetch_add(1, Ordering::Relaxed);
-        let notification_id = format!("urn:ngsi-ld:Notification:{}-{sequence}", now.0);
-        let mut body = format!(
-            r#"{{"id":"{notification_id}","type":"Notification","subscriptionId":{},"notifiedAt":"{now}","data":["#,
-            String::from_utf8_lossy(&to_json(&Value::from(id.as_str())))
-        )
-        .into_bytes();
-        ngsild::render_entity(&mut body, entity, &subscription.context, &subscription.options);
-        body.push(b']');
-        if subscription.accept == "application/ld+json" {
-            body.extend_from_slice(b",\"@context\":");
-            let source = match subscription.context.source() {
-                Value::Null => Value::from(ngsild::CORE_CONTEXT),
-                other => other.clone(),
-            };
-            body.extend(to_json(&source));
-        }
-        body.push(b'}');
-        let waiting = Waiting {
-            subscription: id.clone(),
-            time: now,
-            id: notification_id,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        };
-        let name = format!("{id}/{sequence:020}");
-        let mut queues = self.subscriptions.waiting.lock();
-        let queue = queues.entry(id.clone()).or_default();
-        if queue.len() >= self.options.limits.outbox
-            && let Some((oldest, _)) = queue.pop_front()
-        {
-            matched.documents.push(crate::govern::document(kinds::OUTBOX, &oldest, None));
-            subscription.outcome.lock().lost += 1;
-            self.counters.add(Counter::NotificationsLost, 1);
-        }
-        drop(queues);
-        let under = Under::Dataset(dataset);
-        let body = Some(to_json(&waiting));
-        matched.documents.push(Document { kind: kinds::OUTBOX, name: name.clone(), under, body });
-        matched.queued.push((id.clone(), name));
-    }
-
-    /// Delivers waiting notifications until the hub stops: one at a time and in order for each
-    /// subscription, many subscriptions at once.
-    pub async fn deliver(self: Arc<Hub>, courier: Arc<Courier>) {
-        let mut busy: HashMap<String, tokio::task::JoinHandle<()>> = HashMap::new();
-        while !self.stopping.load(Ordering::Acquire) {
-            let woken = self.subscriptions.wake.notified();
-            drop(tokio::time::timeout(Duration::from_millis(500), woken).await);
-            busy.retain(|_, task| !task.is_finished());
-            let queued: Vec<String> = {
-                let queues = self.subscriptions.waiting.lock();
-                queues
-                    .iter()
-                    .filter(|(_, queue)| !queue.is_empty())
-                    .map(|(id, _)| id.clone())
-                    .collect()
-            };
-            for id in queued {
-                if !busy.contains_key(&id) {
-                    let (hub, courier) = (self.clone(), courier.clone());
-                    let key = id.clone();
-                    busy.insert(
-                        key,
-                        tokio::spawn(async move { hub.deliver_to(&id, &courier).await }),
-                    );
-                }
-            }
-        }
-    }
-
-    async fn deliver_to(&self, id: &str, courier: &Courier) {
-        loop {
-            let next =
-                self.subscriptions.waiting.lock().get(id).and_then(|queue| queue.front().cloned());
-            let Some((name, tries)) = next else { return };
-            let subscription = self.subscriptions.all.read().by_id.get(id).cloned();
-            let Some(subscription) = subscription else { return };
-            if self.owner_session(&subscription).is_none() {
-                // Paused: whoever asked for it may not have it now.
-                return;
-            }
-            let Some(body) = self.store.document(kinds::OUTBOX, &name) else {
-                self.drop_waiting(id, &name);
-                continue;
-            };
-            let Ok(waiting) = from_json::<Waiting>(&body) else { return };
-            let mut headers = subscription.receiver_info.clone();
-            headers.push(("Content-Type".into(), subscription.accept.clone()));
-            headers.push(("Idempotency-Key".into(), waiting.id.clone()));
-            let now = self.now();
-            let sent = courier.post(&subscription.uri, &headers, waiting.body.into_bytes()).await;
-            let mut outcome = subscription.outcome.lock().clone();
-            outcome.last_notification = Some(now);
-            let expired =
-                now.0 - waiting.time.0 > self.options.limits.outbox_keep as i64 * 1_000_000;
-            match sent {
-                Ok(()) => {
-                    outcome.sent += 1;
-                    outcome.last_success = Some(now);
-                    self.counters.add(Counter::Notifications, 1);
-                }
-                Err(_) => {
-                    outcome.failed += 1;
-                    outcome.last_failure = Some(now);
-                    if expired {
-                        outcome.lost += 1;
-                        self.counters.add(Counter::NotificationsLost, 1);
-                    }
-                }
-            }
-            let failed = sent.is_err();
-            {
-                let mut held = subscription.outcome.lock();
-                outcome.last_matched = held.last_matched;
-                *held = outcome;
-            }
-            if failed && !expired {
-                self.count_try(id, &name);
-                let wait_ms = 250u64 << tries.min(7);
-                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-                if self.stopping.load(Ordering::Acquire) {
-                    return;
-                }
-                continue;
-            }
-            self.drop_waiting(id, &name);
-            let documents = vec![crate::govern::document(kinds::OUTBOX, &name, None)];
-            let job =
-                self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
-            drop(job.await);
-        }
-    }
-
-    fn count_try(&self, id: &str, name: &str) {
-        if let Some((front, tries)) =
-            self.subscriptions.waiting.lock().get_mut(id).and_then(|q| q.front_mut())
-            && front == name
-        {
-            *tries += 1;
-        }
-    }
-
-    fn drop_waiting(&self, id: &str, name: &str) {
-        let mut queues = self.subscriptions.waiting.lock();
-        if let Some(queue) = queues.get_mut(id) {
-            queue.retain(|(found, _)| found != name);
-            if queue.is_empty() {
-                queues.remove(id);
-            }
-        }
     }
 }

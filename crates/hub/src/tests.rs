@@ -492,6 +492,8 @@ async fn columns_answer_what_entities_would() {
             attribute: model::Name::new(
                 ["level", "depth", "hidden", "id", "location"][random(5) as usize],
             ),
+            parts: Vec::new(),
+            meta: None,
             descending: random(2) == 0,
         };
         let order: Vec<_> =

@@ -64,6 +64,22 @@ pub enum Content {
     Null,
 }
 
+impl Content {
+    /// The standard's word for this kind of attribute.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Content::Property(_) | Content::Null => "Property",
+            Content::Relationship { .. } => "Relationship",
+            Content::GeoProperty(_) => "GeoProperty",
+            Content::LanguageProperty(_) => "LanguageProperty",
+            Content::JsonProperty(_) => "JsonProperty",
+            Content::VocabProperty { .. } => "VocabProperty",
+            Content::ListProperty(_) => "ListProperty",
+            Content::ListRelationship(_) => "ListRelationship",
+        }
+    }
+}
+
 impl Entity {
     /// The attribute called `name`, if there.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {

@@ -16,12 +16,16 @@ pub const MAX_DEPTH: usize = 8;
 
 /// Whether this URL is a version of the core context.
 pub fn is_core_context(url: &str) -> bool {
-    [
-        "https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context",
-        "http://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context",
-    ]
-    .iter()
-    .any(|prefix| url.starts_with(prefix) && url.ends_with(".jsonld"))
+    let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let version = path
+        .and_then(|path| path.strip_prefix("uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context"))
+        .and_then(|rest| rest.strip_suffix(".jsonld"));
+    version.is_some_and(|version| match version.strip_prefix("-v") {
+        None => version.is_empty(),
+        Some(numbers) => numbers
+            .split('.')
+            .all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())),
+    })
 }
 
 /// Why a context cannot be used.
@@ -64,6 +68,11 @@ impl Context {
     pub fn core() -> Arc<Context> {
         static CORE: std::sync::OnceLock<Arc<Context>> = std::sync::OnceLock::new();
         CORE.get_or_init(|| Arc::new(Context::default())).clone()
+    }
+
+    /// The core context alone, answered with under this address of it.
+    pub fn named(url: &str) -> Arc<Context> {
+        Arc::new(Context { source: Value2(Value::from(url)), ..Context::default() })
     }
 
     /// Reads the value of `@context`; `lookup` gives the documents behind URLs.

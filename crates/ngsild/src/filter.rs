@@ -1,7 +1,7 @@
 //! What a query asks for: ids, types, scopes, values, places (clauses 4.9, 4.10, 4.17, 4.19).
 
 use crate::{GeoQuery, Invalid, Q, context::Context};
-use model::{Entity, Name};
+use model::{Entity, Name, Value};
 
 /// Longest id pattern, in bytes.
 pub const MAX_ID_PATTERN_BYTES: usize = 1_024;
@@ -28,7 +28,72 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderKey {
     pub attribute: Name,
+    /// From the attribute down to a part of it.
+    pub parts: Vec<Name>,
+    /// The last part as written, for members such as `createdAt`.
+    pub meta: Option<String>,
     pub descending: bool,
+}
+
+impl OrderKey {
+    /// Reads one term of `orderBy`: a name or a path, with `;desc` behind or `!` before it to turn
+    /// the order round (clause 4.23).
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn parse(text: &str, context: &Context) -> Result<OrderKey, Invalid> {
+        let wrong = |what: String| Invalid::data("?orderBy", what);
+        let (path, direction) = text.split_once(';').unwrap_or((text, "asc"));
+        let bare = path.trim_start_matches('!');
+        let descending = match direction {
+            "asc" => bare != path,
+            "desc" => true,
+            other => return Err(wrong(format!("`{other}` is neither asc nor desc"))),
+        };
+        let names: Vec<&str> =
+            if bare.contains("://") { vec![bare] } else { bare.split('.').collect() };
+        for name in &names {
+            crate::parse::check_name(name).map_err(|invalid| wrong(invalid.to_string()))?;
+        }
+        Ok(OrderKey {
+            attribute: context.expand(names[0]),
+            parts: names[1..].iter().map(|name| context.expand(name)).collect(),
+            meta: names.last().filter(|_| names.len() > 1).map(|name| (*name).to_owned()),
+            descending,
+        })
+    }
+
+    /// Whether it is about the entity, or a part of an attribute, rather than an attribute's value.
+    pub fn is_of_entity(&self) -> bool {
+        let own = matches!(self.attribute.as_str(), "id" | "type" | "createdAt" | "modifiedAt");
+        own || !self.parts.is_empty()
+    }
+
+    /// What an entity is ordered by; none when it has nothing of the kind.
+    pub fn value(&self, entity: &Entity) -> Option<Value> {
+        match self.attribute.as_str() {
+            "id" => return Some(Value::from(entity.id.as_str())),
+            "type" => return entity.types.first().map(|name| Value::from(name.as_str())),
+            "createdAt" => return Some(Value::from(entity.created.to_string())),
+            "modifiedAt" => return Some(Value::from(entity.modified.to_string())),
+            _ => {}
+        }
+        let mut instance = entity.attribute(self.attribute.as_str())?.default_instance()?;
+        for (index, part) in self.parts.iter().enumerate() {
+            if let Some((_, found)) = instance.parts.iter().find(|(name, _)| name == part) {
+                instance = found;
+                continue;
+            }
+            let time = match self.meta.as_deref().filter(|_| index + 1 == self.parts.len())? {
+                "createdAt" => Some(instance.created),
+                "modifiedAt" => Some(instance.modified),
+                "observedAt" => instance.observed_at,
+                _ => None,
+            };
+            return time.map(|time| Value::from(time.to_string()));
+        }
+        Some(instance.value())
+    }
 }
 
 impl Filter {
@@ -114,6 +179,9 @@ impl TypeSelection {
             };
             inner.split(';').map(name).collect::<Result<Vec<_>, _>>()
         };
+        // Parentheses around the whole say nothing.
+        let inner = text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+        let text = inner.filter(|inner| !inner.contains(['(', ')'])).unwrap_or(text);
         text.split([',', '|']).map(group).collect::<Result<_, _>>().map(TypeSelection)
     }
 
@@ -194,6 +262,8 @@ mod tests {
         assert!(check("(A;B)|C", &["A", "B"]));
         assert!(!check("(A;B)|C", &["A"]));
         assert!(check("(A;B)|C", &["C"]));
+        assert!(check("(A|B)", &["B"]));
+        assert!(!check("(A;B)", &["B"]));
         for bad in ["", "A,,B", "((A)", "A B"] {
             assert!(TypeSelection::parse(bad, &Context::core()).is_err(), "{bad}");
         }

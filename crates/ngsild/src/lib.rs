@@ -17,13 +17,13 @@ pub use context::{CORE_CONTEXT, Context, ContextError, is_core_context};
 pub use filter::{Filter, OrderKey, ScopeSelection, TypeSelection};
 pub use geo::{GeoQuery, Georel, place_of};
 pub use invalid::Invalid;
-pub use members::Members;
+pub use members::{MAX_JOIN_LEVELS, Members};
 pub use parse::{Form, check_uri, parse_attribute, parse_entity, parse_fragment, parse_json};
 pub use q::{Q, parse_q};
 pub use readings::{Measured, Reading, parse_reading_of, parse_readings};
 pub use render::{
-    Options, Representation, render_entity, render_feature, render_instance, render_value,
-    write_text,
+    Linked, Notes, Options, Representation, render_entity, render_feature, render_instance,
+    render_value, write_text,
 };
 pub use sieve::{Columns, Look, Sieve};
 pub use temporal::{Aggregate, Aggregation, TemporalQuery, parse_duration};

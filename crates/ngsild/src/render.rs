@@ -2,6 +2,8 @@
 
 use crate::{Context, Members};
 use model::{Attribute, Content, Entity, Instance, Name, Time, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// How entities are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -23,6 +25,73 @@ pub struct Options {
     pub members: Members,
     /// Which property is a feature's geometry; none: `location`.
     pub geometry: Option<Name>,
+    /// Entities that are written inside the relationships which lead to them.
+    pub linked: Linked,
+    pub notes: Notes,
+}
+
+/// What is said of a change beside the state it led to (clauses 5.2.14 and 5.3.1).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Notes {
+    /// When the entity was deleted.
+    pub deleted_at: Option<Time>,
+    of_instances: Vec<Note>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Note {
+    name: Name,
+    instance_id: Option<String>,
+    deleted_at: Option<Time>,
+    previous: Option<Content>,
+}
+
+impl Notes {
+    /// Says of an instance when it was deleted and what it was before.
+    pub fn add(
+        &mut self,
+        name: &Name,
+        instance: &Instance,
+        deleted_at: Option<Time>,
+        previous: Option<Content>,
+    ) {
+        let (name, instance_id) = (name.clone(), instance.instance_id.clone());
+        self.of_instances.push(Note { name, instance_id, deleted_at, previous });
+    }
+
+    fn of(&self, name: &Name, instance: &Instance) -> Option<&Note> {
+        let is = |note: &&Note| note.name == *name && note.instance_id == instance.instance_id;
+        self.of_instances.iter().find(is)
+    }
+}
+
+/// Entities that relationships lead to, by id, and over how many levels they are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Linked {
+    pub entities: Arc<HashMap<String, Arc<Entity>>>,
+    pub levels: usize,
+}
+
+impl Options {
+    /// How the entities that an attribute leads to are written inside it.
+    fn within(&self, attribute: &Attribute) -> Option<Options> {
+        let is_link = |instance: &Instance| {
+            matches!(instance.content, Content::Relationship { .. } | Content::ListRelationship(_))
+        };
+        let linked = self.linked.levels > 0 && attribute.instances.iter().any(is_link);
+        linked.then(|| Options {
+            members: self.members.within(&attribute.name),
+            linked: Linked {
+                entities: self.linked.entities.clone(),
+                levels: self.linked.levels - 1,
+            },
+            ..self.clone()
+        })
+    }
+
+    fn linked<'a>(&'a self, objects: &'a [String]) -> impl Iterator<Item = &'a Arc<Entity>> {
+        objects.iter().filter_map(|id| self.linked.entities.get(id))
+    }
 }
 
 /// Writes a JSON text with its quotes.
@@ -130,6 +199,9 @@ fn render_rest(out: &mut Vec<u8>, entity: &Entity, context: &Context, options: &
         time(out, "createdAt", entity.created);
         time(out, "modifiedAt", entity.modified);
     }
+    if let Some(deleted_at) = options.notes.deleted_at {
+        time(out, "deletedAt", deleted_at);
+    }
     let members = &options.members;
     for attribute in entity.attributes.iter().filter(|one| members.wants(&one.name)) {
         if attribute.instances.iter().all(|instance| members.wants_instance(instance)) {
@@ -172,6 +244,8 @@ fn render_attribute(
     context: &Context,
     options: &Options,
 ) {
+    let within = options.within(attribute);
+    let within = within.as_ref();
     if options.representation == Representation::Simplified && attribute.instances.len() > 1 {
         // Several instances are told apart by their `datasetId` (clause 4.5.4).
         out.extend_from_slice(b"{\"dataset\":{");
@@ -181,14 +255,23 @@ fn render_attribute(
             }
             write_text(out, instance.instance_id.as_deref().unwrap_or("@none"));
             out.push(b':');
-            render_instance(out, instance, context, options);
+            instance_within(out, instance, context, options, (within, None));
         }
         out.extend_from_slice(b"}}");
         return;
     }
     one_or_list(out, &attribute.instances, |out, instance| {
-        render_instance(out, instance, context, options);
+        let note = options.notes.of(&attribute.name, instance);
+        instance_within(out, instance, context, options, (within, note));
     });
+}
+
+/// What a relationship leads to.
+fn objects_of(instance: &Instance) -> Option<&[String]> {
+    match &instance.content {
+        Content::Relationship { objects, .. } | Content::ListRelationship(objects) => Some(objects),
+        _ => None,
+    }
 }
 
 /// Whether a concise instance is just its value.
@@ -213,8 +296,27 @@ pub fn render_instance(
     context: &Context,
     options: &Options,
 ) {
+    instance_within(out, instance, context, options, (None, None));
+}
+
+/// Writes one instance, with the entities it leads to as `within` says, and what is said of it.
+fn instance_within(
+    out: &mut Vec<u8>,
+    instance: &Instance,
+    context: &Context,
+    options: &Options,
+    (within, note): (Option<&Options>, Option<&Note>),
+) {
     let normalized = options.representation == Representation::Normalized;
     let simplified = options.representation == Representation::Simplified;
+    if let (true, Some(within), Some(objects)) = (simplified, within, objects_of(instance)) {
+        // An entity stands where its id would.
+        one_or_list(out, objects, |out, id| match within.linked.entities.get(id) {
+            Some(entity) => render_entity(out, entity, context, within),
+            None => write_text(out, id),
+        });
+        return;
+    }
     if simplified || (!normalized && is_bare(instance, options)) {
         render_content(out, &instance.content, context, options, simplified);
         return;
@@ -233,6 +335,14 @@ pub fn render_instance(
         key(out, "objectType");
         one_or_list(out, object_types, |out, name| write_text(out, &context.compact(name)));
     }
+    if let (Some(within), Some(objects)) = (within, objects_of(instance)) {
+        let linked: Vec<&Arc<Entity>> = within.linked(objects).collect();
+        if !linked.is_empty() {
+            let list = matches!(instance.content, Content::ListRelationship(_));
+            key(out, if list { "entityList" } else { "entity" });
+            one_or_list(out, &linked, |out, entity| render_entity(out, entity, context, within));
+        }
+    }
     if let Some(unit) = &instance.unit {
         key(out, "unitCode");
         write_text(out, unit);
@@ -250,15 +360,34 @@ pub fn render_instance(
         key(out, "datasetId");
         write_text(out, id);
     }
+    if let Some(previous) = note.and_then(|note| note.previous.as_ref()) {
+        key(out, previous_word(previous));
+        render_content(out, previous, context, options, false);
+    }
     if options.system {
         time(out, "createdAt", instance.created);
         time(out, "modifiedAt", instance.modified);
+        if let Some(deleted_at) = note.and_then(|note| note.deleted_at) {
+            time(out, "deletedAt", deleted_at);
+        }
     }
     for (name, part) in &instance.parts {
         key(out, &context.compact(name));
         render_instance(out, part, context, options);
     }
     out.push(b'}');
+}
+
+fn previous_word(content: &Content) -> &'static str {
+    match content {
+        Content::Property(_) | Content::GeoProperty(_) | Content::Null => "previousValue",
+        Content::Relationship { .. } => "previousObject",
+        Content::LanguageProperty(_) => "previousLanguageMap",
+        Content::JsonProperty(_) => "previousJson",
+        Content::VocabProperty { .. } => "previousVocab",
+        Content::ListProperty(_) => "previousValueList",
+        Content::ListRelationship(_) => "previousObjectList",
+    }
 }
 
 fn words(content: &Content, options: &Options) -> (&'static str, &'static str) {

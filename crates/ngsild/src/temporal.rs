@@ -12,11 +12,13 @@ pub struct TemporalQuery {
     pub until: Time,
     /// Only the latest so many of each attribute.
     pub last: Option<usize>,
+    /// Where periods begin to be counted, when a beginning was given.
+    pub origin: Option<Time>,
 }
 
 impl Default for TemporalQuery {
     fn default() -> Self {
-        TemporalQuery { from: Time::MIN, until: Time::MAX, last: None }
+        TemporalQuery { from: Time::MIN, until: Time::MAX, last: None, origin: None }
     }
 }
 
@@ -94,9 +96,13 @@ impl TemporalQuery {
             }
             None => {}
             Some("before") => query.until = time("?timeAt", time_at)?,
-            Some("after") => query.from = Time(time("?timeAt", time_at)?.0 + 1),
+            Some("after") => {
+                let at = time("?timeAt", time_at)?;
+                (query.from, query.origin) = (Time(at.0 + 1), Some(at));
+            }
             Some("between") => {
                 query.from = time("?timeAt", time_at)?;
+                query.origin = Some(query.from);
                 query.until = time("?endTimeAt", end_time_at)?;
             }
             Some(other) => {

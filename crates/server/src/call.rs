@@ -8,7 +8,7 @@ use crate::problem::Problem;
 use axum::RequestPartsExt;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, RawPathParams, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hub::{Block, Hub, Source};
 use model::{Credential, Session, Value, Zone};
@@ -27,6 +27,7 @@ pub struct Call {
     pub headers: HeaderMap,
     pub source: Source,
     pub body: Bytes,
+    pub uri: Uri,
     path: Vec<(String, String)>,
 }
 
@@ -65,7 +66,8 @@ impl FromRequest<Arc<App>> for Call {
                 "there is no tenant `{shown}`; leave `NGSILD-Tenant` out"
             )));
         }
-        let params = Params::parse(parts.uri.query().unwrap_or_default())?;
+        let uri = parts.uri;
+        let params = Params::parse(uri.query().unwrap_or_default())?;
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -80,7 +82,16 @@ impl FromRequest<Arc<App>> for Call {
         }
         if body.is_end_stream() {
             let body = Bytes::new();
-            return Ok(Call { app: app.clone(), session, params, headers, source, body, path });
+            return Ok(Call {
+                app: app.clone(),
+                session,
+                params,
+                headers,
+                source,
+                body,
+                uri,
+                path,
+            });
         }
         let body = Limited::new(body, most).collect();
         let body = match tokio::time::timeout(patience, body).await {
@@ -91,7 +102,7 @@ impl FromRequest<Arc<App>> for Call {
             Ok(Err(_)) => return Err(Invalid::request("", "the body broke off").into()),
             Ok(Ok(body)) => body.to_bytes(),
         };
-        Ok(Call { app: app.clone(), session, params, headers, source, body, path })
+        Ok(Call { app: app.clone(), session, params, headers, source, body, uri, path })
     }
 }
 

@@ -8,10 +8,7 @@ pub const MAX_QUERY_BYTES: usize = 16 << 10;
 
 /// Parameters of the standard (ETSI GS CIM 009 clause 6.3 and 6.4) that are left out, where a
 /// request does not take them.
-const NOT_OFFERED: [&str; 12] = [
-    "join",
-    "joinLevel",
-    "containedBy",
+const NOT_OFFERED: [&str; 9] = [
     "expandValues",
     "jsonKeys",
     "orderBy",

@@ -202,6 +202,12 @@ impl From<HubError> for Problem {
             HubError::Password(_) => Problem::from(Invalid::data("/password", detail)),
             HubError::Policy(_) => Problem::from(Invalid::data("/text", detail)),
             HubError::NotOffered(_) => Problem::not_offered(detail),
+            HubError::NoContext(_) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "LdContextNotAvailable",
+                "A context is not known here",
+                detail,
+            ),
             HubError::PartialSight(_) => {
                 Problem::new(StatusCode::FORBIDDEN, "partial-sight", "Not permitted", detail)
             }

@@ -37,11 +37,17 @@ fn place_of(entity: &Entity) -> Option<(f64, f64)> {
     }
 }
 
+fn kind_of(attribute: &Attribute) -> &'static str {
+    attribute.default_instance().map_or("Property", |instance| instance.content.kind())
+}
+
 /// A digest over what makes entities alike.
 pub fn shape_hash(dataset: u32, entity: &Entity, mut hasher: impl Hasher) -> u64 {
     dataset.hash(&mut hasher);
     entity.types.hash(&mut hasher);
-    entity.attributes.iter().for_each(|attribute| attribute.name.hash(&mut hasher));
+    for attribute in &entity.attributes {
+        (&attribute.name, kind_of(attribute)).hash(&mut hasher);
+    }
     for (attribute, instance, _) in numbers_of(entity) {
         attribute.name.hash(&mut hasher);
         (&instance.instance_id, &instance.unit, instance.observed_at.is_some()).hash(&mut hasher);
@@ -65,6 +71,8 @@ pub struct Table {
     pub types: Vec<Name>,
     /// Of every entity here, in their order.
     pub attributes: Vec<Name>,
+    /// What kind each of these is.
+    pub kinds: Vec<&'static str>,
     pub fields: Vec<Field>,
     pub(crate) hash: u64,
     placed: bool,
@@ -100,6 +108,7 @@ impl Table {
             dataset,
             types: entity.types.clone(),
             attributes: entity.attributes.iter().map(|attribute| attribute.name.clone()).collect(),
+            kinds: entity.attributes.iter().map(kind_of).collect(),
             hash,
             placed: place_of(entity).is_some(),
             numbers: Vec::new(),
@@ -123,6 +132,7 @@ impl Table {
         self.dataset == dataset
             && self.types == entity.types
             && self.attributes.iter().eq(entity.attributes.iter().map(|a| &a.name))
+            && self.kinds.iter().copied().eq(entity.attributes.iter().map(kind_of))
             && numbers_of(entity).count() == self.fields.len()
             && numbers_of(entity).zip(&self.fields).all(same)
             && place_of(entity).is_some() == self.placed

@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::problem::Problem;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hub::{HubError, ItemResult, WriteReport};
+use hub::{HubError, ItemResult, Join, Seen, WriteReport};
 use model::{Name, Outcome, Value};
 use ngsild::{
     CORE_CONTEXT, Context, Filter, GeoQuery, Invalid, Members, Options, OrderKey, Q,
@@ -56,6 +56,9 @@ pub const QUERY_PARAMS: &[&str] = &[
     "orderBy",
     "geometryProperty",
     "local",
+    "join",
+    "joinLevel",
+    "containedBy",
     "csf",
     "deleteAll",
     "datasetId",
@@ -93,12 +96,40 @@ impl Reply {
         }
         options.language =
             params.get("lang").map(|l| l.split([',', ';']).next().unwrap_or(l).trim().to_owned());
-        let lists = (params.list("attrs"), params.list("pick"), params.list("omit"));
-        let lists = (lists.0.as_slice(), lists.1.as_slice(), lists.2.as_slice());
+        let lists = (params.get("attrs"), params.get("pick"), params.get("omit"));
         options.members = Members::parse(lists, &params.list("datasetId"), &context)?;
         options.geometry = params.get("geometryProperty").map(|term| context.expand(term));
         let plain = *context.source() == Value::Null && options == Options::default();
         Ok(Reply { shape, options, context, plain })
+    }
+
+    /// Writes only these members of entities.
+    pub fn take_members(&mut self, members: Members) {
+        self.options.members = members;
+        self.plain = false;
+    }
+
+    /// Gets the entities that an answer leads to. Those that go inside are kept for when it is
+    /// written; gives those that go beside it, and the record of the look.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub async fn join(
+        &mut self,
+        call: &Call,
+        entities: &[Arc<Seen>],
+        join: Option<&Join>,
+    ) -> Result<(Vec<(Arc<Seen>, Members)>, Option<u64>), Problem> {
+        let Some(join) = join else { return Ok((Vec::new(), None)) };
+        let members = self.options.members.clone();
+        let hub = &call.app.hub;
+        let (found, record) = hub.linked(&call.session, entities, &members, join).await?;
+        if !join.inline {
+            return Ok((found, record));
+        }
+        self.options.linked = join.inside(found.iter().map(|(seen, _)| seen));
+        self.plain = false;
+        Ok((Vec::new(), record))
     }
 
     fn context_value(&self) -> Value {
@@ -126,43 +157,94 @@ impl Reply {
     }
 
     /// Writes one entity.
-    pub fn entity(&self, body: &mut Vec<u8>, entity: &hub::Seen) {
-        match self.shape {
-            Shape::Json | Shape::LinkedJson if self.plain => {
-                let write = |entity: &model::Entity| {
-                    let mut text = Vec::with_capacity(512);
-                    ngsild::render_entity(&mut text, entity, &self.context, &self.options);
-                    text
-                };
-                body.extend_from_slice(entity.text(write));
-            }
-            Shape::GeoJson => ngsild::render_feature(body, entity, &self.context, &self.options),
-            _ => ngsild::render_entity(body, entity, &self.context, &self.options),
+    pub fn entity(&self, body: &mut Vec<u8>, entity: &Seen) {
+        if !self.plain || self.shape == Shape::GeoJson {
+            return self.entity_with(body, entity, &self.options);
         }
+        let write = |entity: &model::Entity| {
+            let mut text = Vec::with_capacity(512);
+            ngsild::render_entity(&mut text, entity, &self.context, &self.options);
+            text
+        };
+        body.extend_from_slice(entity.text(write));
+        self.close_entity(body);
+    }
+
+    /// Writes one entity in a way of its own.
+    fn entity_with(&self, body: &mut Vec<u8>, entity: &Seen, options: &Options) {
+        match self.shape {
+            Shape::GeoJson => ngsild::render_feature(body, entity, &self.context, options),
+            _ => ngsild::render_entity(body, entity, &self.context, options),
+        }
+        self.close_entity(body);
+    }
+
+    fn close_entity(&self, body: &mut Vec<u8>) {
         if self.shape == Shape::LinkedJson {
             body.pop();
             self.close(body);
         }
     }
 
-    /// Writes a list of entities, or a feature collection.
-    pub fn entities(&self, entities: &[Arc<hub::Seen>]) -> Vec<u8> {
+    /// Writes a list of entities, or a feature collection; after them those that they lead to, each
+    /// with what is wanted of it.
+    pub fn entities(&self, entities: &[Arc<Seen>], linked: &[(Arc<Seen>, Members)]) -> Vec<u8> {
         let mut body = Vec::with_capacity(entities.len() * 512 + 64);
         if self.shape == Shape::GeoJson {
             body.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":");
         }
         body.push(b'[');
-        for (index, entity) in entities.iter().enumerate() {
+        let members = &self.options.members;
+        let left = entities.iter().filter(|entity| members.leaves(entity));
+        for (index, entity) in left.enumerate() {
             if index > 0 {
                 body.push(b',');
             }
             self.entity(&mut body, entity);
+        }
+        for (entity, members) in linked {
+            if body.last() != Some(&b'[') {
+                body.push(b',');
+            }
+            let options = Options { members: members.clone(), ..self.options.clone() };
+            self.entity_with(&mut body, entity, &options);
         }
         body.push(b']');
         if self.shape == Shape::GeoJson {
             self.close(&mut body);
         }
         body
+    }
+
+    /// The same, where there are no features to be had.
+    ///
+    /// # Errors
+    /// When GeoJSON is all that is taken.
+    pub fn without_geojson(self) -> Result<Reply, Problem> {
+        match self.shape {
+            Shape::GeoJson => Err(Problem::not_acceptable(
+                "there is no GeoJSON here: application/json or application/ld+json".to_owned(),
+            )),
+            _ => Ok(self),
+        }
+    }
+
+    /// A value with its context inside, where the media type wants it so.
+    pub fn with_context(&self, value: Value) -> Value {
+        match value {
+            Value::Map(mut entries) if self.shape == Shape::LinkedJson => {
+                entries.push(("@context".to_owned(), self.context_value()));
+                Value::Map(entries)
+            }
+            other => other,
+        }
+    }
+
+    /// The response around a value.
+    pub fn respond_value(&self, value: &Value) -> Response {
+        let mut body = Vec::with_capacity(1_024);
+        ngsild::render_value(&mut body, value);
+        self.respond(body, None)
     }
 
     /// The response around a body, with its context linked where it is not inside.
@@ -263,17 +345,12 @@ fn geo_of(call: &Call, context: &Context) -> Result<Option<GeoQuery>, Invalid> {
     GeoQuery::parse(georel, geometry, coordinates, property).map(Some)
 }
 
-/// The order that `orderBy` asks for: names, each with `;desc` or a `!` before it to turn it round.
-pub fn order_of(call: &Call, context: &Context) -> Vec<OrderKey> {
-    let key = |item: &str| {
-        let (name, direction) = item.split_once(';').unwrap_or((item, "asc"));
-        let bare = name.trim_start_matches('!');
-        OrderKey {
-            attribute: context.expand(bare),
-            descending: direction == "desc" || bare != name,
-        }
-    };
-    call.params.list("orderBy").into_iter().map(key).collect()
+/// The order that `orderBy` asks for.
+///
+/// # Errors
+/// When a term is no name.
+pub fn order_of(call: &Call, context: &Context) -> Result<Vec<OrderKey>, Invalid> {
+    call.params.list("orderBy").into_iter().map(|item| OrderKey::parse(item, context)).collect()
 }
 
 /// Reads a query given as a body (clause 5.2.23) into the same filter.
@@ -284,12 +361,9 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
     if body.get("type").and_then(Value::as_text) != Some("Query") {
         return Err(Invalid::data("/type", "is not `Query`").into());
     }
-    for left_out in ["join", "joinLevel", "containedBy", "ordering"] {
-        if body.get(left_out).is_some() {
-            let what =
-                format!("`{left_out}` in a query is part of the standard and is not offered here");
-            return Err(Problem::not_offered(what));
-        }
+    if body.get("ordering").is_some() {
+        let what = "`ordering` in a query is part of the standard and is not offered here";
+        return Err(Problem::not_offered(what));
     }
     let text = |key: &str| body.get(key).and_then(Value::as_text);
     let q: Option<Q> = text("q").map(|q| ngsild::parse_q(q, context)).transpose()?;

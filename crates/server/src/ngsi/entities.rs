@@ -5,9 +5,9 @@ use crate::call::Call;
 use crate::problem::Problem;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use hub::{Answer, Query};
+use hub::{Join, Query};
 use model::{Change, Entity, Time, Value};
-use ngsild::{Context, Form, Invalid, parse_attribute, parse_entity, parse_fragment};
+use ngsild::{Context, Form, Invalid, Members, parse_attribute, parse_entity, parse_fragment};
 use std::sync::Arc;
 
 type Handled = Result<Response, Problem>;
@@ -57,8 +57,14 @@ pub async fn retrieve(call: Call) -> Handled {
     call.params.only(QUERY_PARAMS)?;
     let id = id_of(&call)?;
     let (context, _) = call.context(None)?;
-    let reply = Reply::of(&call, context)?;
+    let mut reply = Reply::of(&call, context)?;
+    let join = join_param(&call)?;
     let answer = call.app.hub.retrieve(&call.session, &id).await?;
+    let (linked, looked) = reply.join(&call, &answer.entities, join.as_ref()).await?;
+    let record = answer.record.or(looked);
+    if !linked.is_empty() {
+        return Ok(reply.respond(reply.entities(&answer.entities, &linked), record));
+    }
     let mut body = Vec::with_capacity(1024);
     for entity in &answer.entities {
         if !reply.options.members.leaves(entity) {
@@ -70,28 +76,29 @@ pub async fn retrieve(call: Call) -> Handled {
             reply.close(&mut body);
         }
     }
-    Ok(reply.respond(body, answer.record))
+    Ok(reply.respond(body, record))
+}
+
+fn join_param(call: &Call) -> Result<Option<Join>, Invalid> {
+    let params = &call.params;
+    Join::parse(params.get("join"), params.get("joinLevel"), &params.list("containedBy"))
 }
 
 pub async fn query(call: Call) -> Handled {
     call.params.only(QUERY_PARAMS)?;
     let (context, _) = call.context(None)?;
     let narrow = ["id", "type", "idPattern", "attrs", "q", "georel", "scopeQ"];
-    if !narrow.iter().any(|key| call.params.get(key).is_some()) {
+    let local = call.params.flag("local")?;
+    if !local && !narrow.iter().any(|key| call.params.get(key).is_some()) {
         let what = format!("is too broad: give at least one of {}", narrow.join(", "));
         return Err(Invalid::data("?", what).into());
     }
-    let reply = Reply::of(&call, context.clone())?;
-    let query = page_of(
-        &call,
-        Query {
-            filter: filter_of(&call, &context)?,
-            order: order_of(&call, &context),
-            ..Query::default()
-        },
-    )?;
-    let answer = call.app.hub.read(&call.session, &query).await?;
-    Ok(page(&call, &reply, &query, &answer))
+    let mut reply = Reply::of(&call, context.clone())?;
+    let join = join_param(&call)?;
+    let filter = filter_of(&call, &context)?;
+    let query =
+        page_of(&call, Query { filter, order: order_of(&call, &context)?, ..Query::default() })?;
+    page(&call, &mut reply, &query, join.as_ref()).await
 }
 
 /// The page that the parameters ask for.
@@ -105,10 +112,13 @@ pub fn page_of(call: &Call, query: Query) -> Result<Query, Problem> {
 }
 
 /// A page with its count and its links to the pages before and after.
-fn page(call: &Call, reply: &Reply, query: &Query, answer: &Answer) -> Response {
-    let mut response = reply.respond(reply.entities(&answer.entities), answer.record);
+async fn page(call: &Call, reply: &mut Reply, query: &Query, join: Option<&Join>) -> Handled {
+    let answer = call.app.hub.read(&call.session, query).await?;
+    let (linked, looked) = reply.join(call, &answer.entities, join).await?;
+    let body = reply.entities(&answer.entities, &linked);
+    let mut response = reply.respond(body, answer.record.or(looked));
     page_headers(&mut response, call, query.offset, query.limit, answer.count, answer.more);
-    response
+    Ok(response)
 }
 
 /// `NGSILD-Results-Count` and `Link` (clauses 6.3.10 and 6.3.13).
@@ -125,18 +135,21 @@ pub fn page_headers(
         headers.insert("ngsild-results-count", HeaderValue::from(count));
     }
     let limit = limit.unwrap_or(20);
+    let linked = call.header("accept").is_some_and(|accept| accept.contains("ld+json"));
+    let media = if linked { "application/ld+json" } else { "application/json" };
+    let path = call.uri.path().trim_end_matches('/');
     let mut link = |offset: usize, relation: &str| {
         let query = call.params.with("offset", &offset.to_string());
-        let link = format!("<?{query}>; rel=\"{relation}\"");
+        let link = format!("<{path}?{query}>; rel=\"{relation}\"; type=\"{media}\"");
         if let Ok(link) = HeaderValue::from_str(&link) {
             headers.append(header::LINK, link);
         }
     };
-    if more && limit > 0 {
-        link(offset + limit, "next");
-    }
     if offset > 0 {
         link(offset.saturating_sub(limit), "prev");
+    }
+    if more && limit > 0 {
+        link(offset + limit, "next");
     }
 }
 
@@ -144,12 +157,21 @@ pub async fn post_query(call: Call) -> Handled {
     call.params.only(QUERY_PARAMS)?;
     let body = call.json()?;
     let (context, _) = call.context(Some(&body))?;
-    let reply = Reply::of(&call, context.clone())?;
+    let mut reply = Reply::of(&call, context.clone())?;
+    let list = |key: &str| body.get(key).map(Value::items).unwrap_or_default();
+    let texts = |key: &str| list(key).iter().filter_map(Value::as_text).collect::<Vec<_>>();
+    let (pick, omit) = (texts("pick").join(","), texts("omit").join(","));
+    if !pick.is_empty() || !omit.is_empty() {
+        let members = Members::parse((None, Some(&pick), Some(&omit)), &[], &context)?;
+        reply.take_members(members);
+    }
+    let levels = body.get("joinLevel").and_then(Value::as_number).map(|n| n.to_string());
+    let join = body.get("join").and_then(Value::as_text);
+    let join = Join::parse(join, levels.as_deref(), &texts("containedBy"))?;
     let filter = filter_of_body(&body, &context)?;
     let query =
-        page_of(&call, Query { filter, order: order_of(&call, &context), ..Query::default() })?;
-    let answer = call.app.hub.read(&call.session, &query).await?;
-    Ok(page(&call, &reply, &query, &answer))
+        page_of(&call, Query { filter, order: order_of(&call, &context)?, ..Query::default() })?;
+    page(&call, &mut reply, &query, join.as_ref()).await
 }
 
 pub async fn merge(call: Call) -> Handled {

@@ -1,10 +1,11 @@
 //! Subscriptions (clause 6.10, 6.11).
 
+use super::answer::Reply;
 use crate::call::Call;
 use crate::problem::Problem;
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use model::Value;
 
 type Handled = Result<Response, Problem>;
 
@@ -15,6 +16,7 @@ fn id_of(call: &Call) -> Result<String, Problem> {
 }
 
 pub async fn create(call: Call) -> Handled {
+    call.params.only(&["local"])?;
     let body = call.json()?;
     let (_, source) = call.context(Some(&body))?;
     let id = call.app.hub.subscribe(&call.session, body, source, &call.app.courier).await?;
@@ -26,19 +28,23 @@ pub async fn create(call: Call) -> Handled {
 
 pub async fn list(call: Call) -> Handled {
     call.params.only(&["limit", "offset", "count", "options"])?;
-    let all = call.app.hub.subscriptions(&call.session);
+    let reply = Reply::of(&call, call.context(None)?.0)?.without_geojson()?;
+    let all = call.app.hub.subscriptions(&call.session, &reply.context);
     let offset = call.params.number("offset")?.unwrap_or(0);
     let limit = call.params.number("limit")?.unwrap_or(20).min(1_000);
     let (count, more) = (all.len(), all.len() > offset + limit);
-    let page: Vec<_> = all.into_iter().skip(offset).take(limit).collect();
-    let mut response = Json(page).into_response();
+    let page = all.into_iter().skip(offset).take(limit);
+    let page = page.map(|one| reply.with_context(one)).collect();
+    let mut response = reply.respond_value(&Value::List(page));
     let count = call.params.flag("count")?.then_some(count);
     super::entities::page_headers(&mut response, &call, offset, Some(limit), count, more);
     Ok(response)
 }
 
 pub async fn retrieve(call: Call) -> Handled {
-    Ok(Json(call.app.hub.subscription(&call.session, &id_of(&call)?)?).into_response())
+    let reply = Reply::of(&call, call.context(None)?.0)?.without_geojson()?;
+    let shown = call.app.hub.subscription(&call.session, &id_of(&call)?, &reply.context)?;
+    Ok(reply.respond_value(&reply.with_context(shown)))
 }
 
 pub async fn update(call: Call) -> Handled {

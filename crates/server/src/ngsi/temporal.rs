@@ -51,7 +51,6 @@ fn words(call: &Call) -> Vec<&str> {
 
 fn history_query(call: &Call, context: &Context, filter: Filter) -> Result<HistoryQuery, Problem> {
     let params = &call.params;
-    params.only(PARAMS)?;
     match params.get("timeproperty") {
         None | Some("observedAt") => {}
         Some(other @ ("createdAt" | "modifiedAt" | "deletedAt")) => {
@@ -88,8 +87,7 @@ fn history_query(call: &Call, context: &Context, filter: Filter) -> Result<Histo
         }
         (false, None) => None,
     };
-    let lists = (params.list("attrs"), params.list("pick"));
-    let members = Members::parse((&lists.0, &lists.1, &[]), &[], context)?;
+    let members = Members::parse((params.get("attrs"), params.get("pick"), None), &[], context)?;
     Ok(HistoryQuery {
         filter,
         time,
@@ -102,24 +100,33 @@ fn history_query(call: &Call, context: &Context, filter: Filter) -> Result<Histo
 }
 
 pub async fn retrieve(call: Call) -> Handled {
+    call.params.only(PARAMS)?;
     let id = call.path("id");
     ngsild::check_uri(&id, "{id}")?;
     let (context, _) = call.context(None)?;
     let filter = Filter { ids: vec![id], ..Filter::default() };
     let query = history_query(&call, &context, filter)?;
-    let reply = Reply::of(&call, context)?;
+    let reply = Reply::of(&call, context)?.without_geojson()?;
     let answer = call.app.hub.read_history(&call.session, &query, true).await?;
     let mut body = Vec::new();
+    let members = &reply.options.members;
     for (frame, attributes) in &answer.entities {
+        let some = attributes.iter().any(|(name, _)| members.wants(name));
+        if !some && !members.is_all() {
+            let what = format!("`{}` has none of the histories asked for", frame.id);
+            return Err(Problem::not_found(what));
+        }
         render(&mut body, &reply, &call, frame, attributes);
     }
     Ok(respond(&reply, body, &answer))
 }
 
 pub async fn query(call: Call) -> Handled {
+    call.params.only(PARAMS)?;
     let (context, _) = call.context(None)?;
     let narrow = ["id", "type", "idPattern", "attrs", "q", "georel", "scopeQ"];
-    if !narrow.iter().any(|key| call.params.get(key).is_some()) {
+    let local = call.params.flag("local")?;
+    if !local && !narrow.iter().any(|key| call.params.get(key).is_some()) {
         return Err(Invalid::data(
             "?",
             format!("is too broad: give at least one of {}", narrow.join(", ")),
@@ -138,6 +145,7 @@ pub async fn query(call: Call) -> Handled {
 }
 
 pub async fn post_query(call: Call) -> Handled {
+    call.params.only(PARAMS)?;
     let body = call.json()?;
     let (context, _) = call.context(Some(&body))?;
     let filter = filter_of_body(&body, &context)?;
@@ -157,7 +165,7 @@ pub async fn post_query(call: Call) -> Handled {
 
 async fn answer_list(call: &Call, context: std::sync::Arc<Context>, filter: Filter) -> Handled {
     let query = history_query(call, &context, filter)?;
-    let reply = Reply::of(call, context)?;
+    let reply = Reply::of(call, context)?.without_geojson()?;
     let answer = call.app.hub.read_history(&call.session, &query, false).await?;
     let mut body = vec![b'['];
     for (index, (frame, attributes)) in answer.entities.iter().enumerate() {

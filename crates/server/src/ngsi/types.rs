@@ -4,10 +4,11 @@ use super::answer::Reply;
 use crate::call::Call;
 use crate::problem::Problem;
 use axum::response::Response;
+use hub::TypeSeen;
 use model::Name;
 use ngsild::Context;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Handled = Result<Response, Problem>;
 
@@ -20,8 +21,8 @@ fn respond(call: &Call, reply: &Reply, mut body: Value) -> Response {
     reply.respond(body.to_string().into_bytes(), None)
 }
 
-fn words(names: &[Name], context: &Context) -> Vec<String> {
-    names.iter().map(|name| context.compact(name).into_owned()).collect()
+fn words<'a>(names: impl Iterator<Item = &'a Name>, context: &Context) -> Vec<String> {
+    names.map(|name| context.compact(name).into_owned()).collect()
 }
 
 pub async fn types(call: Call) -> Handled {
@@ -30,7 +31,8 @@ pub async fn types(call: Call) -> Handled {
     let reply = Reply::of(&call, context.clone())?;
     let types = call.app.hub.types(&call.session);
     let body = if call.params.flag("details")? {
-        let one = |(name, _, attributes): &(Name, usize, Vec<Name>)| {
+        let one = |(name, seen): (&Name, &TypeSeen)| {
+            let attributes = seen.attributes.iter().map(|(name, _)| name);
             json!({
                 "id": name.iri(), "type": "EntityType", "typeName": context.compact(name),
                 "attributeNames": words(attributes, &context),
@@ -38,8 +40,7 @@ pub async fn types(call: Call) -> Handled {
         };
         Value::Array(types.iter().map(one).collect())
     } else {
-        let list: Vec<_> =
-            types.iter().map(|(name, ..)| context.compact(name).into_owned()).collect();
+        let list = words(types.keys(), &context);
         json!({"id": "urn:ngsi-ld:EntityTypeList:all", "type": "EntityTypeList", "typeList": list})
     };
     Ok(respond(&call, &reply, body))
@@ -51,29 +52,39 @@ pub async fn one_type(call: Call) -> Handled {
     let reply = Reply::of(&call, context.clone())?;
     let wanted = call.name("type", &context);
     let types = call.app.hub.types(&call.session);
-    let found = types.iter().find(|(name, ..)| *name == wanted);
-    let (name, count, attributes) = found.ok_or_else(|| {
+    let seen = types.get(&wanted).ok_or_else(|| {
         Problem::not_found(format!("there are no entities of the type `{wanted}`"))
     })?;
-    let details: Vec<_> = attributes
-        .iter()
-        .map(|a| json!({"id": a.iri(), "type": "Attribute", "attributeName": context.compact(a)}))
-        .collect();
+    let detail = |(name, kinds): &(Name, Vec<&str>)| {
+        json!({
+            "id": name.iri(), "type": "Attribute", "attributeName": context.compact(name),
+            "attributeTypes": kinds,
+        })
+    };
     let body = json!({
-        "id": name.iri(), "type": "EntityTypeInfo", "typeName": context.compact(name),
-        "entityCount": count, "attributeDetails": details,
+        "id": wanted.iri(), "type": "EntityTypeInfo", "typeName": context.compact(&wanted),
+        "entityCount": seen.entities,
+        "attributeDetails": seen.attributes.iter().map(detail).collect::<Vec<_>>(),
     });
     Ok(respond(&call, &reply, body))
 }
 
-/// Attributes with the types they occur on and how often.
-fn by_attribute(call: &Call) -> BTreeMap<Name, (usize, Vec<Name>)> {
-    let mut found: BTreeMap<Name, (usize, Vec<Name>)> = BTreeMap::new();
-    for (of_type, count, attributes) in call.app.hub.types(&call.session) {
-        for attribute in attributes {
-            let entry = found.entry(attribute).or_default();
-            entry.0 += count;
-            entry.1.push(of_type.clone());
+/// An attribute: how often it occurs, on which types, of which kinds.
+#[derive(Default)]
+struct Occurrence {
+    count: usize,
+    types: Vec<Name>,
+    kinds: BTreeSet<&'static str>,
+}
+
+fn by_attribute(call: &Call) -> BTreeMap<Name, Occurrence> {
+    let mut found: BTreeMap<Name, Occurrence> = BTreeMap::new();
+    for (of_type, seen) in call.app.hub.types(&call.session) {
+        for (attribute, kinds) in seen.attributes {
+            let occurrence = found.entry(attribute).or_default();
+            occurrence.count += seen.entities;
+            occurrence.types.push(of_type.clone());
+            occurrence.kinds.extend(kinds);
         }
     }
     found
@@ -85,15 +96,15 @@ pub async fn attributes(call: Call) -> Handled {
     let reply = Reply::of(&call, context.clone())?;
     let found = by_attribute(&call);
     let body = if call.params.flag("details")? {
-        let one = |(name, (_, types)): (&Name, &(usize, Vec<Name>))| {
+        let one = |(name, found): (&Name, &Occurrence)| {
             json!({
                 "id": name.iri(), "type": "Attribute", "attributeName": context.compact(name),
-                "typeNames": words(types, &context),
+                "typeNames": words(found.types.iter(), &context),
             })
         };
         Value::Array(found.iter().map(one).collect())
     } else {
-        let list: Vec<_> = found.keys().map(|name| context.compact(name).into_owned()).collect();
+        let list = words(found.keys(), &context);
         json!({"id": "urn:ngsi-ld:AttributeList:all", "type": "AttributeList", "attributeList": list})
     };
     Ok(respond(&call, &reply, body))
@@ -106,10 +117,11 @@ pub async fn one_attribute(call: Call) -> Handled {
     let wanted = call.name("attribute", &context);
     let found = by_attribute(&call);
     let missing = || Problem::not_found(format!("no entity has the attribute `{wanted}`"));
-    let (count, types) = found.get(&wanted).ok_or_else(missing)?;
+    let found = found.get(&wanted).ok_or_else(missing)?;
     let body = json!({
         "id": wanted.iri(), "type": "Attribute", "attributeName": context.compact(&wanted),
-        "attributeCount": count, "typeNames": words(types, &context),
+        "attributeCount": found.count, "attributeTypes": found.kinds,
+        "typeNames": words(found.types.iter(), &context),
     });
     Ok(respond(&call, &reply, body))
 }
