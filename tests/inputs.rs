@@ -98,7 +98,7 @@ fn bad_requests_are_answered_with_their_place() {
             entities,
             "application/ld+json",
             r#"{"id":"urn:x:1","type":"T","@context":"https://evil.example/c"}"#,
-            400,
+            503,
             "never fetched",
         ),
         (

@@ -94,6 +94,7 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
         (format!("type=T&x={}", "y".repeat(17_000)), "16384"),
         (format!("type=T&idPattern={}", "a".repeat(1_100)), "1024"),
         (format!("type={}", "T,".repeat(2_100)), "4096"),
+        ("type=T&join=flat&joinLevel=5".to_owned(), "from 1 to 4"),
     ] {
         let answer = got(&format!("{ENTITIES}?{asked}"), "app", 400);
         assert!(answer.text.contains(names), "{}", answer.text);
@@ -341,6 +342,7 @@ fn every_limit_has_its_test() {
         "selection",
         "name",
         "positions",
+        "join_levels",
         "password",
     ];
     for limit in printed.as_array().unwrap() {
