@@ -174,4 +174,23 @@ fn linked_entities_are_seen_through_their_own_lens() {
     }
     let answer = city.get("/ngsi-ld/v1/entities?type=Shelter&join=sideways", "app");
     assert_eq!(answer.status, 400, "{}", answer.text);
+
+    // A look at a person along the way is on record like any other.
+    let gauge = "urn:ngsi-ld:FloodMonitoring:demo-7";
+    let near = json!([{"id": gauge, "type": "FloodMonitoring", "currentLevel": {"value": 1, "unitCode": "CMT"},
+        "nearest": {"type": "Relationship", "object": person}}]);
+    let upsert = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+    let sent = city.post(upsert, "steward:water-management", &near);
+    assert!(sent.status < 300 && sent.status != 207, "{}", sent.text);
+    let looks = || {
+        let records = city.get("/api/v1/records?dataset=evacuation&verb=read&limit=100", "auditor");
+        assert_eq!(records.status, 200, "{}", records.text);
+        records.text.matches("\"evacuation\"").count()
+    };
+    let path = format!("/ngsi-ld/v1/entities/{gauge}?join=flat");
+    let before = looks();
+    let seen = city.get(&path, "crisis:flood-response");
+    assert!(seen.text.contains("EvacuationAssistance"), "{} {}", seen.status, seen.text);
+    assert!(seen.header("tanggul-receipt").parse::<u64>().is_ok(), "{}", seen.text);
+    assert_eq!(looks(), before + 1, "{}", seen.text);
 }

@@ -133,7 +133,13 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
 
     let subscription = json!({"type": "Subscription", "entities": [{"type": "T"}],
         "notification": {"endpoint": {"uri": "http://127.0.0.1:1/"}}});
-    let subscribe = || city.post("/ngsi-ld/v1/subscriptions", "app", &subscription).status;
+    let subscriptions = "/ngsi-ld/v1/subscriptions";
+    let mut hasty = subscription.clone();
+    hasty["timeInterval"] = json!(0.5);
+    let answer = city.post(subscriptions, "app", &hasty);
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(answer.text.contains("seconds from 1"), "{}", answer.text);
+    let subscribe = || city.post(subscriptions, "app", &subscription).status;
     assert_eq!((subscribe(), subscribe(), subscribe()), (201, 201, 507));
 
     // Refusals are recorded one by one up to a rate.
@@ -343,6 +349,7 @@ fn every_limit_has_its_test() {
         "name",
         "positions",
         "join_levels",
+        "interval",
         "password",
     ];
     for limit in printed.as_array().unwrap() {

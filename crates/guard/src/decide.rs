@@ -43,6 +43,13 @@ pub struct Verdict {
     pub id: u64,
 }
 
+impl Verdict {
+    /// An entity through this verdict's lens.
+    pub fn see(&self, entity: &Arc<model::Entity>) -> Arc<model::Entity> {
+        if self.clear { entity.clone() } else { Arc::new(self.lens.apply(entity)) }
+    }
+}
+
 /// Datasets by id, with their surrogates; and by surrogate.
 #[derive(Clone, Debug, Default)]
 pub struct Datasets {

@@ -83,13 +83,8 @@ impl Hub {
                 refused.get_or_insert(held.dataset);
                 return true;
             }
-            let seen = if only_sums {
-                Arc::new(Entity { attributes: Vec::new(), ..verdict.lens.apply(&held.entity) })
-            } else if verdict.clear {
-                held.entity.clone()
-            } else {
-                Arc::new(verdict.lens.apply(&held.entity))
-            };
+            let seen =
+                if only_sums { Arc::new(frame(&held.entity)) } else { verdict.see(&held.entity) };
             if !query.filter.matches(&seen) {
                 return true;
             }
@@ -121,9 +116,8 @@ impl Hub {
             let Some(verdict) = lenses.of(held.dataset) else { continue };
             let attributes = self.histories_of(held, &verdict.lens, query, &mut points)?;
             found.push((held.number, held.dataset, Seen::kept(held, &verdict)));
-            let frame = Entity { attributes: Vec::new(), ..held.entity.as_ref().clone() };
             if by_id || !attributes.is_empty() {
-                answer.entities.push((frame, attributes));
+                answer.entities.push((frame(&held.entity), attributes));
             }
             if points > self.options.limits.points {
                 answer.partial = true;
@@ -289,6 +283,18 @@ impl Hub {
 }
 
 /// The period that holds `at`. Without a first instant, periods start at midnight UTC 1970.
+/// An entity without its attributes.
+fn frame(entity: &Entity) -> Entity {
+    Entity {
+        id: entity.id.clone(),
+        types: entity.types.clone(),
+        scopes: entity.scopes.clone(),
+        created: entity.created,
+        modified: entity.modified,
+        attributes: Vec::new(),
+    }
+}
+
 fn period_of(
     aggregation: &Aggregation,
     time: &TemporalQuery,

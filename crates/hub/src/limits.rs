@@ -105,6 +105,12 @@ pub const FIXED: &[Limit] = &[
     Limit { name: "selection", value: 4_096, unit: "bytes of `type` or `scopeQ`", answer: "400" },
     Limit { name: "name", value: 1_024, unit: "bytes of a name or URI", answer: "400" },
     Limit { name: "positions", value: 10_000, unit: "of a geometry", answer: "400" },
-    Limit { name: "join_levels", value: 4, unit: "levels", answer: "400" },
+    Limit {
+        name: "join_levels",
+        value: ngsild::MAX_JOIN_LEVELS as u64,
+        unit: "levels",
+        answer: "400",
+    },
+    Limit { name: "interval", value: 1, unit: "seconds at least", answer: "400" },
     Limit { name: "password", value: 512, unit: "bytes", answer: "400" },
 ];

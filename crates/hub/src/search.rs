@@ -12,10 +12,10 @@ use ngsild::{Columns, Filter, Look, OrderKey, Sieve};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use store::{Now, Table};
+use store::{Held, Now, Table};
 
 /// Entities looked at one by one before all are asked by their columns.
-const WALKED: usize = if cfg!(test) { 8 } else { 4_096 };
+const WALKED: usize = if cfg!(test) { 8 } else { 512 };
 
 /// What was found, as the session sees it.
 #[derive(Default)]
@@ -119,7 +119,10 @@ impl<'a> Search<'a> {
             if looked >= budget && !by_id {
                 return None;
             }
-            let Some((seen, of)) = self.look_at(now, number) else { continue };
+            let shown = self.found.matched >= self.query.offset && page.len() < self.limit;
+            // What goes on the page is decoded once, and kept.
+            let held = if shown { now.by_number(number) } else { now.peek(number) };
+            let Some((seen, of)) = self.look_at(held) else { continue };
             self.found.matched += 1;
             self.tell(of, seen.level, 1);
             if !self.query.order.is_empty() {
@@ -166,7 +169,7 @@ impl<'a> Search<'a> {
             self.tell(table.dataset, plan.level, told);
         }
         for number in unsure {
-            let Some((seen, of)) = self.look_at(now, number) else { continue };
+            let Some((seen, of)) = self.look_at(now.peek(number)) else { continue };
             self.tell(of, seen.level, 1);
             let key = self.query.order.first().and_then(|key| key.value(&seen));
             let exact = key.as_ref().and_then(Value::as_exact_number);
@@ -216,8 +219,8 @@ impl<'a> Search<'a> {
     }
 
     /// An entity that matches, as the session sees it, and its dataset.
-    fn look_at(&mut self, now: &Now<'_>, number: u64) -> Option<(Arc<Seen>, u32)> {
-        let held = now.peek(number)?;
+    fn look_at(&mut self, held: Option<Arc<Held>>) -> Option<(Arc<Seen>, u32)> {
+        let held = held?;
         let Some(seen) = self.lenses.see(&held) else {
             if held.deleted.is_none() {
                 self.found.refused.get_or_insert(held.dataset);

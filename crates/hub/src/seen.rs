@@ -31,11 +31,7 @@ impl Seen {
 
     /// Looks at an entity through the lens of a verdict.
     pub(crate) fn new(held: &Held, verdict: &Verdict) -> Seen {
-        let entity = if verdict.clear {
-            held.entity.clone()
-        } else {
-            Arc::new(verdict.lens.apply(&held.entity))
-        };
+        let entity = verdict.see(&held.entity);
         let level = level_of(&verdict.lens, entity.attributes.iter().map(|a| &a.name));
         Seen { entity, level, text: OnceLock::new() }
     }

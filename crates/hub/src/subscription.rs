@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use store::{Document, Store, Under};
 
+/// Seconds between two notifications at intervals, at least.
+const LEAST_INTERVAL_S: f64 = 1.0;
+
 /// A subscription as kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subscription {
@@ -89,6 +92,9 @@ impl Triggers {
             attribute_updated: given.is_none(),
             attribute_deleted: false,
         };
+        if given.is_some_and(|given| given.items().is_empty()) {
+            return Err(Invalid::data("/notificationTrigger", "is empty"));
+        }
         for trigger in given.map(Value::items).unwrap_or_default() {
             match trigger.as_text() {
                 Some("entityCreated") => triggers.entity_created = true,
@@ -248,11 +254,14 @@ fn check_offered(body: &Value) -> Result<(), HubError> {
     }
 }
 
-/// A number of seconds that is more than none.
-fn seconds(body: &Value, key: &str) -> Result<Option<f64>, Invalid> {
-    let fits = |value: &Value| value.as_number().filter(|s| *s > 0.0 && s.is_finite());
-    let wrong = || Invalid::data(format!("/{key}"), "is no number of seconds above 0");
-    body.get(key).map(|value| fits(value).ok_or_else(wrong)).transpose()
+/// How often something is told: often enough for people, and not a load in itself.
+fn interval(body: &Value) -> Result<Option<f64>, Invalid> {
+    let fits = |value: &Value| value.as_number().filter(|seconds| *seconds >= LEAST_INTERVAL_S);
+    let wrong = || {
+        let what = format!("is no number of seconds from {LEAST_INTERVAL_S}");
+        Invalid::data("/timeInterval", what)
+    };
+    body.get("timeInterval").map(|value| fits(value).ok_or_else(wrong)).transpose()
 }
 
 /// Which members of an entity a notification has.
@@ -339,7 +348,7 @@ fn compile(
     };
     let throttling_s = body.get("throttling").map_or(Some(0.0), Value::as_number);
     let throttling_s = throttling_s.filter(|s| *s >= 0.0);
-    let interval_s = seconds(body, "timeInterval")?;
+    let interval_s = interval(body)?;
     if interval_s.is_some() && (!watched.is_empty() || body.get("throttling").is_some()) {
         let what = "goes with neither `watchedAttributes` nor `throttling`";
         return Err(missing("/timeInterval", what).into());

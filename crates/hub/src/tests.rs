@@ -22,7 +22,7 @@ async fn start(directory: &TempDir, min_free_bytes: u64) -> Arc<Hub> {
         now,
         contexts: HashMap::new(),
         store: store::Options { min_free_bytes },
-        seal: store::SealPlan { max_part: 7, ..store::SealPlan::default() },
+        seal: store::SealPlan { max_blobs: 40, max_part: 7, ..store::SealPlan::default() },
         limits: crate::Limits::default(),
         notice: Some("The data shown here is simulated."),
     };
@@ -527,4 +527,39 @@ async fn columns_answer_what_entities_would() {
     }
     assert!(found > 2_000, "hardly anything was found: {found}");
     hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_seal_leaves_open_is_written_in_parts_that_verify() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    // Short runs in more commits than are kept as they came.
+    for minute in 0..50 {
+        let changes = vec![reading("River", f64::from(minute), minute)];
+        hub.write(&gauge, changes).await.unwrap();
+    }
+    let shown = picture_of(&hub).await;
+    let sealing = hub.clone();
+    tokio::task::spawn_blocking(move || crate::upkeep::seal_all(&sealing)).await.unwrap();
+    hub.stop().await;
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    let report = crate::verify(&hub.store, &vkey).unwrap();
+    assert_eq!(report.findings, []);
+    // Fifty points of one dataset in parts of seven.
+    assert_eq!(report.blobs, 8);
+    drop(hub);
+    let hub = start(&directory, 0).await;
+    assert_eq!(picture_of(&hub).await, shown);
+    hub.stop().await;
+}
+
+/// The history of the one river.
+async fn picture_of(hub: &Hub) -> String {
+    let query = crate::HistoryQuery {
+        filter: Filter { ids: vec!["urn:x:River".into()], ..Filter::default() },
+        ..crate::HistoryQuery::default()
+    };
+    let answer = hub.read_history(&session(hub, ""), &query, true).await.unwrap();
+    format!("{:?}", answer.entities[0].1)
 }

@@ -46,7 +46,7 @@ fn send(hub: &Hub, job: Job) {
     drop(hub.jobs.blocking_send(job));
 }
 
-fn seal_all(hub: &Hub) {
+pub(crate) fn seal_all(hub: &Hub) {
     for (number, dataset) in hub.state.snapshot().datasets.values() {
         if hub.stopping.load(Ordering::Acquire) {
             return;

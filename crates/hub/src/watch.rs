@@ -162,11 +162,7 @@ impl Watch {
         if !event.attributes.is_empty() && !event.attributes.iter().any(shown) {
             return None;
         }
-        let entity = if verdict.clear {
-            event.entity.clone()
-        } else {
-            Arc::new(verdict.lens.apply(&event.entity))
-        };
+        let entity = verdict.see(&event.entity);
         let level = crate::seen::level_of(&verdict.lens, entity.attributes.iter().map(|a| &a.name));
         self.filter.matches(&entity).then_some((entity, level))
     }

@@ -169,19 +169,16 @@ impl Hub {
         let there = |name: &&Name| {
             change.before.as_ref().is_some_and(|before| before.attribute(name.as_str()).is_some())
         };
-        let see = |entity: &Arc<Entity>| {
-            if verdict.clear { entity.clone() } else { Arc::new(verdict.lens.apply(entity)) }
-        };
         let set = || change.set.iter().filter(|name| tells(name));
         let (is_new, is_gone) = (change.before.is_none(), change.after.is_none());
         let mut view = View {
             dataset: change.dataset,
             before: None,
-            after: change.after.as_ref().map(see),
+            after: change.after.as_ref().map(|entity| verdict.see(entity)),
             level: Sensitivity::Open,
         };
         if wanted.looks_back() || subscription.show_changes || is_gone {
-            view.before = change.before.as_ref().map(see);
+            view.before = change.before.as_ref().map(|entity| verdict.see(entity));
         }
         let lost = wanted.looks_back() && view.gone().iter().any(|one| tells(&one.name));
         let fires = (wanted.attribute_created && set().any(|name| !there(&name)) && !is_gone)
