@@ -98,6 +98,9 @@ pub enum Job {
         records: Vec<Record>,
         reply: Option<Done<u64>>,
     },
+    /// Documents of entities that are ahead of theirs, before a seal: a seal alone would hold up
+    /// everybody for as long as it takes to write all of them.
+    Documents(Vec<u64>),
     Seal(Box<Sealed>, Record),
     Retain {
         dataset: u32,
@@ -187,6 +190,8 @@ struct Group<'a> {
     records: Vec<Record>,
     /// Where the records of each `Records` job start among `records`.
     replies: Vec<(usize, Done<u64>)>,
+    /// Entities whose documents are to be written as they are in this group.
+    documents: Vec<u64>,
     sealed: Vec<Sealed>,
     retained: Vec<(u32, Time)>,
     rewraps: Vec<(u32, String, Record)>,
@@ -212,6 +217,7 @@ impl<'a> Group<'a> {
             ring: HashMap::new(),
             records: Vec::new(),
             replies: Vec::new(),
+            documents: Vec::new(),
             sealed: Vec::new(),
             retained: Vec::new(),
             rewraps: Vec::new(),
@@ -241,7 +247,15 @@ impl<'a> Group<'a> {
                 self.changes += records.len();
                 self.records.extend(records);
             }
-            Job::Seal(sealed, record) if self.hub.store.is_current(&sealed) => {
+            Job::Documents(numbers) => {
+                self.changes += numbers.len();
+                self.documents.extend(numbers);
+            }
+            // Nor may it hold what this very group forgets.
+            Job::Seal(sealed, record)
+                if self.hub.store.is_current(&sealed)
+                    && self.forgotten.iter().all(|(dataset, _)| *dataset != sealed.dataset) =>
+            {
                 self.sealed.push(*sealed);
                 self.records.push(record);
                 self.changes = usize::MAX;
@@ -562,7 +576,10 @@ impl<'a> Group<'a> {
         };
         let hub = self.hub;
         let idle = self.sealed.is_empty() && self.jobs.is_empty() && self.retained.is_empty();
+        let documents = std::mem::take(&mut self.documents);
+        let idle = idle && documents.is_empty();
         if !idle || !self.records.is_empty() {
+            self.write_documents(&documents);
             self.join_ahead();
             match self.ensure_keys() {
                 Ok(()) => self.commit_changes(),
@@ -572,23 +589,35 @@ impl<'a> Group<'a> {
         chores.run(hub);
     }
 
-    /// A seal drops blobs: states that rest on their rows are written with it.
+    /// A seal drops blobs: states that still rest on their rows are written with it.
     fn join_ahead(&mut self) {
-        for sealed in &self.sealed {
-            for held in self.hub.store.ahead(sealed.dataset) {
-                let work = self.works.entry(held.number).or_insert_with(|| Work {
+        let store = &self.hub.store;
+        let seals = self.sealed.iter();
+        let ahead: Vec<u64> = seals.flat_map(|seal| store.ahead(seal.dataset, seal.upto)).collect();
+        self.write_documents(&ahead);
+    }
+
+    /// Has documents written of entities as they are in this group.
+    fn write_documents(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            if !self.works.contains_key(number) {
+                let Some(held) = self.hub.store.peek(*number) else { continue };
+                let work = Work {
                     number: held.number,
                     dataset: held.dataset,
                     model: guard::hub_dataset(),
                     before: None,
-                    entity: held.entity.clone(),
+                    entity: self.with_steps(&held),
                     series: held.series.clone(),
                     deleted: held.deleted,
                     durable: true,
                     changed: false,
                     job: UPKEEP,
                     touched: Vec::new(),
-                });
+                };
+                self.works.insert(*number, work);
+            }
+            if let Some(work) = self.works.get_mut(number) {
                 if !work.changed {
                     work.job = UPKEEP;
                 }

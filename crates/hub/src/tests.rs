@@ -13,6 +13,10 @@ fn now() -> Time {
 }
 
 async fn start(directory: &TempDir, min_free_bytes: u64) -> Arc<Hub> {
+    start_with(directory, min_free_bytes, 40).await
+}
+
+async fn start_with(directory: &TempDir, min_free_bytes: u64, max_blobs: usize) -> Arc<Hub> {
     let files = Files::new(&directory.path().join("data"), None);
     if !files.exist() {
         files.create().unwrap();
@@ -22,7 +26,7 @@ async fn start(directory: &TempDir, min_free_bytes: u64) -> Arc<Hub> {
         now,
         contexts: HashMap::new(),
         store: store::Options { min_free_bytes },
-        seal: store::SealPlan { max_blobs: 40, max_part: 7, ..store::SealPlan::default() },
+        seal: store::SealPlan { max_blobs, max_part: 7, ..store::SealPlan::default() },
         limits: crate::Limits::default(),
         notice: Some("The data shown here is simulated."),
     };
@@ -184,6 +188,67 @@ fn body(random: &mut impl FnMut(u64) -> u64) -> String {
     };
     let more = if random(6) == 0 { format!(r#","flow":{value}"#) } else { String::new() };
     format!(r#"[{{"id":"urn:x:{n}","type":"River","level":{level}{more}}}]"#)
+}
+
+/// Seals again and again beside readings, in commits they share: no state stays behind its history.
+#[tokio::test(flavor = "multi_thread")]
+async fn seals_take_nothing_from_the_readings_beside_them() {
+    const DEVICES: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start_with(&directory, 0, 2).await;
+    hub.bootstrap_datasets(vec![dataset("rivers", "River", true)]).await.unwrap();
+    let token = hub.bootstrap_principals(vec![device()]).await.unwrap().remove(0);
+    let last_minute = 59;
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let sealing = {
+        let (hub, done) = (hub.clone(), done.clone());
+        tokio::task::spawn_blocking(move || {
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                hub.tidy();
+            }
+        })
+    };
+    let mut writers = tokio::task::JoinSet::new();
+    for device in 0..DEVICES {
+        let (hub, token) = (hub.clone(), token.clone());
+        writers.spawn(async move {
+            let gauge = session(&hub, &token);
+            for minute in 0..=last_minute {
+                let level = device * 100 + minute;
+                let body = format!(
+                    r#"[{{"id":"urn:x:{device}","type":"River","level":{{"type":"Property","value":{level},"observedAt":"2026-01-01T10:{minute:02}:00Z"}}}}]"#
+                );
+                let readings = ngsild::parse_readings(body.as_bytes()).unwrap();
+                if hub.write_readings(&gauge, None, &readings).await.unwrap().is_none() {
+                    let value = &parse_json(body.as_bytes()).unwrap();
+                    let context = Context::core();
+                    let entity = parse_entity(&value.items()[0], &context, Form::Full).unwrap();
+                    hub.write(&gauge, vec![Change::Upsert(entity)]).await.unwrap();
+                }
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+    done.store(true, std::sync::atomic::Ordering::Release);
+    sealing.await.unwrap();
+    let levels = |hub: &Hub| -> Vec<Option<f64>> {
+        let level = |device: usize| {
+            let held = hub.store.entity(&format!("urn:x:{device}"))?;
+            held.entity.attribute("level")?.default_instance()?.value().as_number()
+        };
+        (0..DEVICES).map(level).collect()
+    };
+    let last: Vec<_> = (0..DEVICES).map(|n| Some((n * 100 + last_minute) as f64)).collect();
+    assert_eq!(levels(&hub), last);
+    hub.stop().await;
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    drop(hub);
+    let hub = start(&directory, 0).await;
+    assert_eq!(levels(&hub), last, "after a restart");
+    hub.stop().await;
+    assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -530,14 +595,20 @@ async fn columns_answer_what_entities_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_seal_leaves_open_is_written_in_parts_that_verify() {
+async fn short_runs_are_sealed_together_or_written_anew_in_parts_that_verify() {
     let directory = tempfile::tempdir().unwrap();
-    let (hub, token) = city(&directory).await;
+    let hub = start(&directory, 0).await;
+    let mut people = dataset("meters", "Meter", false);
+    people.about_people = true;
+    hub.bootstrap_datasets(vec![dataset("rivers", "River", true), people]).await.unwrap();
+    let token = hub.bootstrap_principals(vec![device()]).await.unwrap().remove(0);
     let gauge = session(&hub, &token);
-    // Short runs in more commits than are kept as they came.
+    // In more commits than are kept as they came.
     for minute in 0..50 {
-        let changes = vec![reading("River", f64::from(minute), minute)];
-        hub.write(&gauge, changes).await.unwrap();
+        for of_type in ["River", "Meter"] {
+            let changes = vec![reading(of_type, f64::from(minute), minute)];
+            hub.write(&gauge, changes).await.unwrap();
+        }
     }
     let shown = picture_of(&hub).await;
     let sealing = hub.clone();
@@ -546,8 +617,9 @@ async fn what_a_seal_leaves_open_is_written_in_parts_that_verify() {
     let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
     let report = crate::verify(&hub.store, &vkey).unwrap();
     assert_eq!(report.findings, []);
-    // Fifty points of one dataset in parts of seven.
-    assert_eq!(report.blobs, 8);
+    // Fifty points about people in parts of seven; those of the river in a segment.
+    assert_eq!((report.blobs, report.manifests), (8, 1));
+    assert_eq!(hub.store.usage().open_points, 50);
     drop(hub);
     let hub = start(&directory, 0).await;
     assert_eq!(picture_of(&hub).await, shown);

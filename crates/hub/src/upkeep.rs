@@ -13,7 +13,9 @@ const LOOK_MS: u64 = 100;
 /// Looks between checkpoints: one a second at most.
 const LOOKS_PER_CHECKPOINT: u64 = 10;
 /// Looks between two passes of sealing.
-const LOOKS_PER_SEAL: u64 = 100;
+const LOOKS_PER_SEAL: u64 = 20;
+/// Entities whose documents are written in one commit, before a seal.
+const DOCUMENTS_AT_ONCE: usize = 1_000;
 /// Looks between two passes of retention.
 const LOOKS_PER_RETENTION: u64 = 36_000;
 
@@ -60,13 +62,26 @@ pub(crate) fn seal_all(hub: &Hub) {
         match hub.store.plan_seal(*number, dataset.about_people, hub.options.seal) {
             Ok(None) => {}
             Ok(Some(sealed)) => {
-                let detail = map([
+                let mut detail = vec![
                     ("sealed", Value::Integer(i64::from(*number))),
                     ("generation", Value::Integer(i64::from(sealed.generation))),
-                    ("digest", Value::from(hex(&sealed.digest))),
+                    ("upto", Value::Integer(sealed.upto.cast_signed())),
                     ("points", Value::Integer(sealed.points as i64)),
-                ]);
+                ];
+                let digest = |digest: journal::Hash| Value::from(hex(&digest));
+                detail.extend(sealed.chunks_digest.map(|found| ("digest", digest(found))));
+                detail.extend(sealed.segments_digest.map(|found| ("segments", digest(found))));
+                let left: usize = sealed.residual.iter().map(|part| part.rows.len()).sum();
+                detail.extend((left > 0).then_some(("rewritten", Value::Integer(left as i64))));
+                detail
+                    .extend(sealed.merged.map(|from| ("merged", Value::Integer(i64::from(from)))));
+                let detail = Value::Map(
+                    detail.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+                );
                 let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), detail);
+                for some in hub.store.ahead(*number, sealed.upto).chunks(DOCUMENTS_AT_ONCE) {
+                    send(hub, Job::Documents(some.to_vec()));
+                }
                 send(hub, Job::Seal(Box::new(sealed), made));
             }
             Err(error) => {

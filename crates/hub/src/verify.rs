@@ -9,8 +9,8 @@ use journal::{
     GroupEntry, HashReader, TILE_WIDTH, VerifyingKey, group_root, leaf_hash, verify_group_path,
 };
 use model::{Record, Value};
-use std::collections::{HashMap, HashSet};
-use store::{Finding, Store};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use store::{DiskManifest, Finding, Store};
 
 /// What was looked at, and what does not fit.
 #[derive(Clone, Debug, Default)]
@@ -23,12 +23,21 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+/// By dataset and commit: record, subject and digest of each blob.
+type Blobs = BTreeMap<(i64, i64), Vec<(u64, i64, String)>>;
+
 /// What records commit to.
 #[derive(Default)]
 struct Committed {
     roots: HashMap<u64, String>,
-    blobs: HashSet<(i64, i64, i64, String)>,
-    manifests: HashSet<(i64, i64, String)>,
+    /// Unsealed observations, by dataset and commit.
+    blobs: Blobs,
+    /// The last record of a group.
+    group: u64,
+    /// Datasets with a seal of before 0.2, which does not say how far it went.
+    unbounded: HashSet<i64>,
+    /// Digests of lists of sealed points: by dataset and generation, chunks and segments.
+    manifests: BTreeMap<(i64, i64), [Option<String>; 2]>,
     datasets: HashMap<String, String>,
     policies: Option<String>,
     /// Changes that wait for the sensitive root.
@@ -45,30 +54,84 @@ pub fn verify(store: &Store, key: &VerifyingKey) -> Result<Report, HubError> {
     let mut committed = Committed::default();
     verify_log(store, key, &mut report, &mut committed)?;
     verify_entities(store, &mut report, &committed)?;
-    let mut findings = Vec::new();
-    let mut blobs = 0;
-    let mut missing = Vec::new();
-    store.disk_blobs(&mut findings, &mut |dataset, commit, subject, digest| {
-        blobs += 1;
-        let entry = (i64::from(dataset), commit.cast_signed(), subject.cast_signed(), hex(&digest));
-        if !committed.blobs.contains(&entry) {
-            missing.push(format!("observations of commit {commit} in dataset {dataset}"));
-        }
-    })?;
-    let mut manifests = 0;
-    store.disk_manifests(&mut findings, &mut |dataset, generation, digest| {
-        manifests += 1;
-        let entry = (i64::from(dataset), i64::from(generation), hex(&digest));
-        if !committed.manifests.contains(&entry) {
-            missing.push(format!("manifest {generation} of dataset {dataset}"));
-        }
-    })?;
-    (report.blobs, report.manifests) = (blobs, manifests);
-    report.findings.extend(findings);
-    let no_record = |what| Finding { what, why: "no record commits to it as it is".into() };
-    report.findings.extend(missing.into_iter().map(no_record));
     verify_government(store, &mut report, &committed)?;
+    verify_observations(store, &mut report, committed.blobs, &committed.unbounded)?;
+    verify_sealed(store, &mut report, committed.manifests)?;
     Ok(report)
+}
+
+fn unrecorded(what: String) -> Finding {
+    Finding { what, why: "no record commits to it as it is".into() }
+}
+
+fn missing(what: String) -> Finding {
+    Finding { what, why: "it is missing, and no record says that it was done with".into() }
+}
+
+/// Unsealed observations, both ways: all that is there is recorded, all that is recorded is there.
+fn verify_observations(
+    store: &Store,
+    report: &mut Report,
+    mut recorded: Blobs,
+    unbounded: &HashSet<i64>,
+) -> Result<(), HubError> {
+    let mut findings = Vec::new();
+    let what =
+        |dataset: i64, commit: i64| format!("observations of commit {commit} in dataset {dataset}");
+    let mut strange = Vec::new();
+    store.disk_blobs(&mut findings, &mut |dataset, commit, subject, digest| {
+        report.blobs += 1;
+        let (dataset, commit) = (i64::from(dataset), commit.cast_signed());
+        let digest = digest.map(|digest| hex(&digest));
+        let known = recorded.entry((dataset, commit)).or_default();
+        let same = known.iter().position(|(_, of, recorded)| {
+            *of == subject.cast_signed() && digest.as_ref().is_none_or(|found| found == recorded)
+        });
+        match same {
+            Some(at) => drop(known.swap_remove(at)),
+            None => strange.push(unrecorded(what(dataset, commit))),
+        }
+    })?;
+    // What was found and does not open is named already.
+    let lost = recorded
+        .into_iter()
+        .filter(|((dataset, _), blobs)| !blobs.is_empty() && !unbounded.contains(dataset));
+    let lost = lost.map(|((dataset, commit), _)| missing(what(dataset, commit)));
+    if findings.is_empty() {
+        report.findings.extend(lost);
+    }
+    report.findings.extend(findings);
+    report.findings.extend(strange);
+    Ok(())
+}
+
+/// Lists of sealed points, both ways.
+fn verify_sealed(
+    store: &Store,
+    report: &mut Report,
+    mut recorded: BTreeMap<(i64, i64), [Option<String>; 2]>,
+) -> Result<(), HubError> {
+    let mut findings = Vec::new();
+    let what =
+        |dataset: i64, generation: i64| format!("manifest {generation} of dataset {dataset}");
+    let mut strange = Vec::new();
+    store.disk_manifests(&mut findings, &mut |found: DiskManifest| {
+        report.manifests += 1;
+        let key = (i64::from(found.dataset), i64::from(found.generation));
+        let of_seal = recorded.get_mut(&key);
+        let known = of_seal.and_then(|known| known[usize::from(found.segments)].take());
+        if known.is_none() || found.digest.is_some_and(|digest| known != Some(hex(&digest))) {
+            strange.push(unrecorded(what(key.0, key.1)));
+        }
+    })?;
+    let lost = recorded.into_iter().filter(|(_, known)| known.iter().any(Option::is_some));
+    let lost = lost.map(|((dataset, generation), _)| missing(what(dataset, generation)));
+    if findings.is_empty() {
+        report.findings.extend(lost);
+    }
+    report.findings.extend(findings);
+    report.findings.extend(strange);
+    Ok(())
 }
 
 fn verify_log(
@@ -166,6 +229,7 @@ fn note(committed: &mut Committed, index: u64, record: &Record) {
     };
     if let Some(root) = text("root") {
         committed.roots.insert(index, root);
+        committed.group = index;
         for blob in detail.get("blobs").map(Value::items).unwrap_or_default() {
             if let [
                 Value::Integer(dataset),
@@ -174,14 +238,27 @@ fn note(committed: &mut Committed, index: u64, record: &Record) {
                 Value::Text(digest),
             ] = blob.items()
             {
-                committed.blobs.insert((*dataset, *commit, *subject, digest.clone()));
+                let of_commit = committed.blobs.entry((*dataset, *commit)).or_default();
+                of_commit.push((index, *subject, digest.clone()));
             }
         }
     }
-    if let (Some(dataset), Some(generation), Some(digest)) =
-        (number("sealed"), number("generation"), text("digest"))
-    {
-        committed.manifests.insert((dataset, generation, digest));
+    if let (Some(dataset), Some(generation)) = (number("sealed"), number("generation")) {
+        if let Some(merged) = number("merged") {
+            let gone = committed.manifests.range_mut((dataset, merged)..(dataset, generation));
+            gone.for_each(|(_, [_, segments])| *segments = None);
+        }
+        let lists = [text("digest"), text("segments")];
+        committed.manifests.insert((dataset, generation), lists);
+        let upto = number("upto").unwrap_or(-1);
+        if upto < 0 {
+            committed.unbounded.insert(dataset);
+        }
+        // What it wrote anew, as if it had come in the last commit it covers, is in its group.
+        let group = number("rewritten").map(|_| committed.group);
+        let covered = committed.blobs.range_mut((dataset, i64::MIN)..=(dataset, upto));
+        covered.for_each(|(_, blobs)| blobs.retain(|(record, ..)| Some(*record) == group));
+        committed.blobs.retain(|_, blobs| !blobs.is_empty());
     }
     if let Some(name) = text("locked") {
         committed.inbox.insert(name);

@@ -75,6 +75,26 @@ pub struct ChunkRef {
     pub key: u32,
 }
 
+/// What a generation of segments holds.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Segments {
+    pub generation: u32,
+    /// By number of the part, in the order of their series.
+    pub parts: Vec<PartRef>,
+}
+
+/// One part of a generation of segments: points of a range of series.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PartRef {
+    pub first_series: u32,
+    pub last_series: u32,
+    pub first: i64,
+    pub last: i64,
+    pub count: u32,
+    /// Keyed digest of the plain part.
+    pub digest: [u8; 32],
+}
+
 /// What was forgotten of a series: everything before this commit and generation.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Forgotten {

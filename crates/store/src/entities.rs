@@ -174,11 +174,11 @@ impl Entities {
         self.slot(number).map(|slot| slot.dataset)
     }
 
-    /// Entities of a dataset whose state is ahead of their documents.
-    pub fn ahead(&self, dataset: u32) -> impl Iterator<Item = u64> + use<'_> {
+    /// Entities of a dataset whose state is ahead of documents that are not later than a commit.
+    pub fn ahead(&self, dataset: u32, upto: u64) -> impl Iterator<Item = u64> + use<'_> {
         let ahead = move |(number, slot): (usize, &Option<Slot>)| {
             let slot = slot.as_ref()?;
-            (slot.ahead && slot.dataset == dataset).then_some(number as u64)
+            (slot.ahead && slot.dataset == dataset && slot.commit <= upto).then_some(number as u64)
         };
         self.slots.iter().enumerate().filter_map(ahead)
     }
@@ -464,7 +464,7 @@ mod tests {
                     Some((held.entity.clone(), held.series.clone(), held.deleted, held.dataset))
                 };
                 let counts = [0, 1, 2].map(|dataset| entities.count_of(dataset));
-                let ahead: Vec<u64> = entities.ahead(1).collect();
+                let ahead: Vec<u64> = entities.ahead(1, u64::MAX).collect();
                 let even: Vec<u64> = entities.of_type("Even").collect();
                 ((1..7).map(of).collect::<Vec<_>>(), entities.living(), counts, ahead, even)
             };

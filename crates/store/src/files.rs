@@ -77,14 +77,18 @@ impl Files {
         self.replace(&self.data.join("format"), format!("{FORMAT}\n").as_bytes())
     }
 
-    /// Checks the format number.
+    /// Checks the format number, and brings an older one up: layouts are only added to.
     pub(crate) fn check_format(&self) -> Result<(), StoreError> {
         let path = self.data.join("format");
         let text = fs::read_to_string(&path).map_err(wrong(&path))?;
         let found = text.trim().parse().map_err(|_| {
             StoreError::NotOurs(self.data.display().to_string(), "`format` is no number".into())
         })?;
-        if found == FORMAT { Ok(()) } else { Err(StoreError::Format { found, known: FORMAT }) }
+        match found {
+            FORMAT => Ok(()),
+            crate::OLDEST_FORMAT..FORMAT => self.replace(&path, format!("{FORMAT}\n").as_bytes()),
+            _ => Err(StoreError::Format { found, known: FORMAT }),
+        }
     }
 
     /// The operational root, and the sensitive one if its file is there.

@@ -4,7 +4,8 @@
 //! later generations win over earlier ones, open runs over all chunks.
 
 use crate::StoreError;
-use crate::codec::{self, ChunkRef, Manifest};
+use crate::codec::{self, ChunkRef, Manifest, Segments};
+use crate::segment::{Generation, Place};
 use model::{Instance, Time};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -107,6 +108,10 @@ pub struct History {
     /// Series whose run is long, by dataset, until they are sealed.
     pub long: HashMap<u32, HashSet<u32>>,
     pub chunks: HashMap<u32, Vec<Chunk>>,
+    /// Per dataset: generations of segments, oldest first.
+    segments: HashMap<u32, Vec<Generation>>,
+    /// Per series: the last generation in which it was forgotten.
+    forgotten: HashMap<u32, u32>,
     /// By series: dataset and entity.
     owners: Vec<Option<Owner>>,
     /// Per dataset: commits with unsealed blobs, and the points in each.
@@ -183,12 +188,30 @@ impl History {
             *open = None;
         }
         self.chunks.remove(&series);
+        if let Some((dataset, _)) = self.owner(series) {
+            let generation = self.generation(dataset);
+            self.set_forgotten(series, generation);
+        }
+    }
+
+    /// The latest generation of a dataset's sealed points.
+    pub fn generation(&self, dataset: u32) -> u32 {
+        self.generations.get(&dataset).copied().unwrap_or(0)
+    }
+
+    /// Nothing that was sealed of a series up to this generation is there any more.
+    pub fn set_forgotten(&mut self, series: u32, generation: u32) {
+        self.forgotten.insert(series, generation);
+    }
+
+    /// Whether what a generation of segments holds of a series was forgotten.
+    pub fn is_forgotten(&self, series: u32, generation: u32) -> bool {
+        self.forgotten.get(&series).is_some_and(|upto| generation <= *upto)
     }
 
     pub fn add_manifest(&mut self, dataset: u32, manifest: &Manifest) {
         let generation = manifest.generation;
-        let latest = self.generations.entry(dataset).or_default();
-        *latest = (*latest).max(generation);
+        self.note_generation(dataset, generation);
         for reference in &manifest.chunks {
             self.chunks.entry(reference.series).or_default().push(Chunk {
                 dataset,
@@ -196,6 +219,50 @@ impl History {
                 reference: reference.clone(),
             });
         }
+    }
+
+    fn note_generation(&mut self, dataset: u32, generation: u32) {
+        let latest = self.generations.entry(dataset).or_default();
+        *latest = (*latest).max(generation);
+    }
+
+    /// Adds a generation of segments, in place of those from `merged` on.
+    pub fn add_segments(&mut self, dataset: u32, segments: Segments, merged: Option<u32>) {
+        self.note_generation(dataset, segments.generation);
+        let floor = self.floor(dataset);
+        let generations = self.segments.entry(dataset).or_default();
+        if let Some(merged) = merged {
+            generations.retain(|generation| generation.number < merged);
+        }
+        let parts: Vec<_> =
+            (0..).zip(segments.parts).filter(|(_, part)| part.last >= floor).collect();
+        if !parts.is_empty() {
+            generations.push(Generation { number: segments.generation, parts });
+        }
+    }
+
+    /// Generations of a dataset's segments, oldest first.
+    pub fn segments(&self, dataset: u32) -> &[Generation] {
+        self.segments.get(&dataset).map_or(&[], Vec::as_slice)
+    }
+
+    /// The parts that may hold points of a series in `from..until`, oldest generation first.
+    pub fn parts_of(&self, series: u32, from: i64, until: i64) -> Vec<Place> {
+        let Some((dataset, _)) = self.owner(series) else { return Vec::new() };
+        let mut places = Vec::new();
+        for generation in self.segments(dataset) {
+            if self.is_forgotten(series, generation.number) {
+                continue;
+            }
+            let inside = generation.of(series).filter(|(_, p)| p.first < until && p.last >= from);
+            let place = |(part, _): &(u32, _)| Place {
+                dataset,
+                generation: generation.number,
+                part: *part,
+            };
+            places.extend(inside.map(place));
+        }
+        places
     }
 
     /// Takes away everything known of a series.
@@ -210,6 +277,9 @@ impl History {
         for chunks in self.chunks.values_mut() {
             chunks.retain(|chunk| chunk.dataset != dataset || chunk.reference.last >= floor);
         }
+        for generation in self.segments.get_mut(&dataset).into_iter().flatten() {
+            generation.parts.retain(|(_, part)| part.last >= floor);
+        }
         for (open, owner) in self.open.iter_mut().zip(&self.owners) {
             if let (Some(open), Some((of, _))) = (open, owner)
                 && *of == dataset
@@ -223,39 +293,73 @@ impl History {
         self.retained.get(&dataset).copied().unwrap_or(i64::MIN)
     }
 
+    /// Points of a dataset that are not sealed.
+    pub fn open_points_of(&self, dataset: u32) -> u64 {
+        let blobs = self.blobs.get(&dataset).into_iter().flat_map(BTreeMap::values);
+        blobs.map(|points| u64::from(*points)).sum()
+    }
+
     /// Points that are not sealed.
     pub fn open_points(&self) -> u64 {
         self.blobs.values().flat_map(BTreeMap::values).map(|points| u64::from(*points)).sum()
     }
 
-    /// The chunks of a series that may hold points in `from..until`, in clusters: chunks of one
-    /// cluster overlap in time, clusters do not and are in order.
-    pub fn clusters(&self, series: u32, from: i64, until: i64) -> Vec<Vec<Chunk>> {
-        let Some(chunks) = self.chunks.get(&series) else { return Vec::new() };
-        let mut chunks: Vec<Chunk> = chunks
-            .iter()
-            .filter(|chunk| chunk.reference.first < until && chunk.reference.last >= from)
-            .cloned()
-            .collect();
-        chunks.sort_by_key(|chunk| chunk.reference.first);
-        let mut clusters: Vec<Vec<Chunk>> = Vec::new();
-        let mut end = i64::MIN;
-        for chunk in chunks {
-            let last = chunk.reference.last;
-            match clusters.last_mut() {
-                Some(cluster) if chunk.reference.first <= end => cluster.push(chunk),
-                _ => clusters.push(vec![chunk]),
-            }
-            end = end.max(last);
-        }
-        clusters
+    /// The chunks of a series that may hold points in `from..until`.
+    pub fn chunks_of(&self, series: u32, from: i64, until: i64) -> Vec<Chunk> {
+        let chunks = self.chunks.get(&series).into_iter().flatten();
+        let inside = |chunk: &&Chunk| chunk.reference.first < until && chunk.reference.last >= from;
+        chunks.filter(inside).cloned().collect()
     }
+}
+
+/// Sealed numbers of one series.
+pub enum Sealed {
+    /// To be read when it is its turn.
+    Chunk(Chunk),
+    /// Read from a segment, in order of time.
+    Points { generation: u32, points: Vec<RawPoint> },
+}
+
+impl Sealed {
+    fn generation(&self) -> u32 {
+        match self {
+            Sealed::Chunk(chunk) => chunk.generation,
+            Sealed::Points { generation, .. } => *generation,
+        }
+    }
+
+    /// First and last instant.
+    fn ends(&self) -> (i64, i64) {
+        match self {
+            Sealed::Chunk(chunk) => (chunk.reference.first, chunk.reference.last),
+            Sealed::Points { points, .. } => (
+                points.first().map_or(i64::MAX, |(at, _)| *at),
+                points.last().map_or(i64::MIN, |(at, _)| *at),
+            ),
+        }
+    }
+}
+
+/// Pieces of one cluster overlap in time; clusters do not, and are in order.
+fn clusters(mut pieces: Vec<Sealed>) -> Vec<Vec<Sealed>> {
+    pieces.sort_by_key(|piece| piece.ends().0);
+    let mut clusters: Vec<Vec<Sealed>> = Vec::new();
+    let mut end = i64::MIN;
+    for piece in pieces {
+        let (first, last) = piece.ends();
+        match clusters.last_mut() {
+            Some(cluster) if first <= end => cluster.push(piece),
+            _ => clusters.push(vec![piece]),
+        }
+        end = end.max(last);
+    }
+    clusters
 }
 
 /// Gives every number of a series in `from..until` to `each`, in order, one cluster of chunks in
 /// memory at a time.
 pub fn each_number(
-    clusters: Vec<Vec<Chunk>>,
+    sealed: Vec<Sealed>,
     open: &[RawPoint],
     (from, until): (i64, i64),
     read: &dyn Fn(&Chunk) -> Result<Vec<RawPoint>, StoreError>,
@@ -263,18 +367,21 @@ pub fn each_number(
 ) -> Result<(), StoreError> {
     let within = |at: i64| at >= from && at < until;
     let mut rest = open.iter().copied().filter(|(at, _)| within(*at)).peekable();
-    for mut cluster in clusters {
-        cluster.sort_by_key(|chunk| chunk.generation);
-        let points = match cluster.as_slice() {
-            [one] => read(one)?,
-            many => {
-                let mut merged = BTreeMap::new();
-                for chunk in many {
-                    merged.extend(read(chunk)?);
-                }
-                merged.into_iter().collect()
+    let points_of = |piece: Sealed| match piece {
+        Sealed::Chunk(chunk) => read(&chunk),
+        Sealed::Points { points, .. } => Ok(points),
+    };
+    for mut cluster in clusters(sealed) {
+        cluster.sort_by_key(Sealed::generation);
+        let mut pieces = cluster.into_iter();
+        let mut points = pieces.next().map_or_else(|| Ok(Vec::new()), points_of)?;
+        if pieces.len() > 0 {
+            let mut merged: BTreeMap<i64, f64> = points.into_iter().collect();
+            for piece in pieces {
+                merged.extend(points_of(piece)?);
             }
-        };
+            points = merged.into_iter().collect();
+        }
         for (at, value) in points.into_iter().filter(|(at, _)| within(*at)) {
             let mut replaced = false;
             while let Some((open_at, open_value)) = rest.next_if(|(open_at, _)| *open_at <= at) {

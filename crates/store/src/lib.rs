@@ -15,6 +15,7 @@ mod history;
 mod log;
 mod packed;
 mod seal;
+mod segment;
 mod store;
 mod table;
 #[cfg(test)]
@@ -31,7 +32,9 @@ pub use packed::Packed;
 pub use seal::{SealPlan, Sealed};
 pub use store::{Now, Options, Store, Usage};
 pub use table::{Current, Field, Glance, Table};
-pub use verify::Finding;
+pub use verify::{DiskManifest, Finding};
 
 /// Version of the layout on disk; written into `DIR/format`.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The oldest version that is still opened; its directories become the current one's.
+pub const OLDEST_FORMAT: u32 = 1;

@@ -1,33 +1,49 @@
 //! Sealing: open points of a dataset become compressed, encrypted chunks, off the writer's path.
 //!
-//! A plan is made from what is open at a commit, in any thread; only its last step is a commit.
-//! Series with few points are written anew into one blob, so that they pin no old ones.
+//! A plan is made from what is open at a commit, in any thread; only its last step is a commit. A
+//! series with many points gets a chunk of its own; the short runs of all others go to segments
+//! ([`crate::segment`]), together with those of younger generations that are not much larger.
+//! Where each subject has a key of its own, points stay open and are written anew.
 
 use crate::batch::{Row, RowValue, Rows, Under};
-use crate::codec::{self, ChunkRef, Manifest};
+use crate::codec::{self, Blob, ChunkRef, Manifest, PartRef, Segments};
 use crate::engine::{Table, Writes};
 use crate::history::{History, Instances, LONG, Numbers, Open, RawPoint, RichPoint};
-use crate::store::{MANIFEST, chunk_key, manifest_key, under};
-use crate::{Held, Store, StoreError};
+use crate::segment::{self, Builder, Generation, Place};
+use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key, under};
+use crate::{Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// When sealing is worth it.
 #[derive(Clone, Copy, Debug)]
 pub struct SealPlan {
-    /// Points of a series before it gets a chunk.
+    /// Points of a series before it gets a chunk of its own; twice as many are reason to seal.
     pub min_points: usize,
-    /// Unsealed blobs of a dataset before they are written anew.
+    /// Unsealed blobs of a dataset that are reason to seal.
     pub max_blobs: usize,
+    /// Unsealed points of a dataset that are reason to seal, unless it has so many entities that
+    /// writing all their documents would cost more than it gains.
+    pub max_open: u64,
     /// Points in one chunk, and in one blob that is written anew.
     pub max_part: usize,
+    /// Numbers in one part of a segment: what a look at a short run has to read.
+    pub segment_points: usize,
 }
+
+/// Points that are worth writing an entity's document anew for.
+const POINTS_PER_DOCUMENT: u64 = 16;
 
 impl Default for SealPlan {
     fn default() -> Self {
-        SealPlan { min_points: 512, max_blobs: 4_096, max_part: 1 << 20 }
+        SealPlan {
+            min_points: 256,
+            max_blobs: 4_096,
+            max_open: 1 << 20,
+            max_part: 1 << 20,
+            segment_points: 8_192,
+        }
     }
 }
 
@@ -38,10 +54,17 @@ pub struct Sealed {
     pub generation: u32,
     /// The last commit it covers.
     pub upto: u64,
-    /// Keyed digest of the manifest; zero when no chunk was made.
-    pub digest: Hash,
+    /// Keyed digest of the manifest of chunks; none when no chunk was made.
+    pub chunks_digest: Option<Hash>,
+    /// The same of the parts of segments.
+    pub segments_digest: Option<Hash>,
+    /// It stands for the generations of segments from this one on, too.
+    pub merged: Option<u32>,
+    /// Open points that it seals.
     pub points: usize,
     chunks: Vec<(ChunkRef, Vec<u8>)>,
+    segments: Vec<(PartRef, Vec<u8>)>,
+    gone: Vec<Generation>,
     /// What stays open, written anew in parts: as if it had come in the last commit covered.
     pub residual: Vec<Rows>,
     numbers: HashMap<u32, Numbers>,
@@ -49,12 +72,21 @@ pub struct Sealed {
 }
 
 impl Sealed {
+    fn manifest(&self) -> Manifest {
+        let chunks = self.chunks.iter().map(|(reference, _)| reference.clone()).collect();
+        Manifest { generation: self.generation, chunks }
+    }
+
+    fn parts(&self) -> Segments {
+        let parts = self.segments.iter().map(|(reference, _)| reference.clone()).collect();
+        Segments { generation: self.generation, parts }
+    }
+
     pub(crate) fn apply(self, history: &mut History) {
-        let chunks: Vec<ChunkRef> =
-            self.chunks.into_iter().map(|(reference, _)| reference).collect();
-        if !chunks.is_empty() {
-            history.add_manifest(self.dataset, &Manifest { generation: self.generation, chunks });
+        if !self.chunks.is_empty() {
+            history.add_manifest(self.dataset, &self.manifest());
         }
+        history.add_segments(self.dataset, self.parts(), self.merged);
         for (series, sealed) in self.numbers {
             if let Some(Open::Numbers(run)) = history.open_mut(series) {
                 // A point changed since then stays open, and wins over the chunk.
@@ -69,7 +101,11 @@ impl Sealed {
         }
         for (series, sealed) in self.rich {
             if let Some(Open::Rich(run)) = history.open_mut(series) {
-                run.retain(|point| !sealed.contains(point));
+                let mut sealed = sealed.into_iter().peekable();
+                run.retain(|point| {
+                    while sealed.next_if(|before| before.0 < point.0).is_some() {}
+                    sealed.next_if(|sealed| sealed == point).is_none()
+                });
             }
         }
         history.long.remove(&self.dataset);
@@ -82,135 +118,302 @@ impl Sealed {
     }
 }
 
+/// What one seal is made of, while it is made.
+struct Making<'a> {
+    sealed: Sealed,
+    when: SealPlan,
+    floor: i64,
+    rest: Vec<Row>,
+    builder: Builder,
+    older: Vec<Older<'a>>,
+}
+
+/// A generation of segments that is merged, read part by part.
+struct Older<'a> {
+    store: &'a Store,
+    dataset: u32,
+    generation: Generation,
+    next: usize,
+    part: Blob,
+    numbers: usize,
+    rich: usize,
+}
+
+impl Older<'_> {
+    /// The next series of which there are points.
+    fn series(&mut self) -> Result<Option<u32>, StoreError> {
+        loop {
+            let number = self.part.series.get(self.numbers).copied();
+            let rich = self.part.rich.get(self.rich).map(|point| point.series);
+            match (number, rich) {
+                (None, None) => {}
+                (a, b) => return Ok(a.into_iter().chain(b).min()),
+            }
+            let Some((part, _)) = self.generation.parts.get(self.next) else { return Ok(None) };
+            let (dataset, generation) = (self.dataset, self.generation.number);
+            self.part = self.store.read_part(Place { dataset, generation, part: *part })?;
+            (self.next, self.numbers, self.rich) = (self.next + 1, 0, 0);
+        }
+    }
+
+    /// Takes the points of a series, which is the next; it may go on in the next part.
+    fn take(
+        &mut self,
+        series: u32,
+        numbers: &mut Vec<RawPoint>,
+        rich: &mut Vec<RichPoint>,
+    ) -> Result<(), StoreError> {
+        while self.series()? == Some(series) {
+            while self.part.series.get(self.numbers) == Some(&series) {
+                numbers.push((self.part.at[self.numbers], self.part.value[self.numbers]));
+                self.numbers += 1;
+            }
+            while let Some(point) = self.part.rich.get(self.rich).filter(|p| p.series == series) {
+                rich.push(point.clone());
+                self.rich += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Store {
     /// Prepares the sealing of a dataset; none when it is not worth it yet.
     ///
     /// # Errors
-    /// When the dataset's key is not here.
+    /// When the dataset's key is not here, or a part of a segment is damaged.
     pub fn plan_seal(
         &self,
         dataset: u32,
         per_subject: bool,
         when: SealPlan,
     ) -> Result<Option<Sealed>, StoreError> {
-        let (upto, mut runs, generation, floor) = {
+        let most = self.count_of(dataset).saturating_mul(POINTS_PER_DOCUMENT);
+        let when = SealPlan { max_open: when.max_open.max(most), ..when };
+        let (upto, runs, generation, floor, gone) = {
             // The commit number is read under the lock that every commit takes to show its points.
             let history = self.histories().read();
             let upto = self.next_commit() - 1;
-            let blobs = history.blobs.get(&dataset).map_or(0, |blobs| blobs.range(..=upto).count());
-            let long = |open: Option<&Open>| open.is_some_and(|o| o.len() >= when.min_points);
-            let any_long = || match history.long.get(&dataset) {
-                known if when.min_points >= LONG => {
-                    known.into_iter().flatten().any(|series| long(history.open(*series)))
-                }
-                _ => history.open_of(dataset).any(|(_, open)| long(Some(open))),
-            };
-            if blobs < when.max_blobs && !any_long() {
+            if !is_due(&history, dataset, per_subject, upto, when) {
                 return Ok(None);
             }
             let runs: Vec<(u32, Open)> =
                 history.open_of(dataset).map(|(series, open)| (series, open.clone())).collect();
-            let generation = history.generations.get(&dataset).copied().unwrap_or(0) + 1;
-            (upto, runs, generation, history.floor(dataset))
+            let points = runs.iter().map(|(_, open)| open.len()).sum();
+            let gone = younger(history.segments(dataset), points);
+            (upto, runs, history.generation(dataset) + 1, history.floor(dataset), gone)
         };
-        runs.sort_by_key(|(series, _)| *series);
-        let mut sealed = Sealed {
+        let older = gone.iter().map(|generation| Older {
+            store: self,
             dataset,
-            per_subject,
-            generation,
-            upto,
-            digest: [0; 32],
-            points: 0,
-            chunks: Vec::new(),
-            residual: Vec::new(),
-            numbers: HashMap::new(),
-            rich: HashMap::new(),
+            generation: generation.clone(),
+            next: 0,
+            part: Blob::default(),
+            numbers: 0,
+            rich: 0,
+        });
+        let mut making = Making {
+            older: older.collect(),
+            sealed: Sealed {
+                dataset,
+                per_subject,
+                generation,
+                upto,
+                chunks_digest: None,
+                segments_digest: None,
+                merged: gone.first().map(|generation| generation.number),
+                points: 0,
+                chunks: Vec::new(),
+                segments: Vec::new(),
+                gone,
+                residual: Vec::new(),
+                numbers: HashMap::new(),
+                rich: HashMap::new(),
+            },
+            when,
+            floor,
+            rest: Vec::new(),
+            builder: Builder::new(when.segment_points),
         };
-        let mut rest = Vec::new();
-        for (series, open) in runs {
-            self.plan_series(&mut sealed, &mut rest, series, open, when, floor)?;
+        let mut runs = runs.into_iter().peekable();
+        loop {
+            let mut next = runs.peek().map(|(series, _)| *series);
+            for older in &mut making.older {
+                next = next.into_iter().chain(older.series()?).min();
+            }
+            let Some(series) = next else { break };
+            let open = runs.next_if(|(of, _)| *of == series).map(|(_, open)| open);
+            self.plan_series(&mut making, series, open)?;
         }
+        self.finish(making).map(Some)
+    }
+
+    fn finish(&self, making: Making) -> Result<Sealed, StoreError> {
+        let Making { mut sealed, when, mut rest, builder, .. } = making;
+        let dataset = sealed.dataset;
         while !rest.is_empty() {
             let after = rest.split_off(rest.len().min(when.max_part));
             let part = std::mem::replace(&mut rest, after);
-            sealed.residual.push(self.encode_rows(dataset, per_subject, part, Time::default()));
+            let rows = self.encode_rows(dataset, sealed.per_subject, part, Time::default());
+            sealed.residual.push(rows);
         }
-        if !sealed.chunks.is_empty() {
-            let chunks = sealed.chunks.iter().map(|(reference, _)| reference.clone()).collect();
-            let manifest = codec::encode(&Manifest { generation, chunks });
-            let key = self.digest_key(Under::Dataset(dataset));
-            let key = key.ok_or_else(|| StoreError::NoKey(format!("dataset {dataset}")))?;
-            sealed.digest = vault::keyed_digest(&key, &[&manifest]);
+        let digest_key = self.digest_key(Under::Dataset(dataset));
+        let digest_key =
+            digest_key.ok_or_else(|| StoreError::NoKey(format!("dataset {dataset}")))?;
+        for (part, blob) in (0..).zip(builder.finish()) {
+            let place = Place { dataset, generation: sealed.generation, part };
+            let plain = blob.encode();
+            let digest = vault::keyed_digest(&digest_key, &[&plain]);
+            let bytes = self.seal(Table::Chunk, &place.key(), Under::Dataset(dataset), &plain)?;
+            sealed.segments.push((PartRef { digest, ..segment::describe(&blob) }, bytes));
         }
-        Ok(Some(sealed))
+        let digest = |plain: Vec<u8>| vault::keyed_digest(&digest_key, &[&plain]);
+        sealed.chunks_digest =
+            (!sealed.chunks.is_empty()).then(|| digest(codec::encode(&sealed.manifest())));
+        sealed.segments_digest =
+            (!sealed.segments.is_empty()).then(|| digest(codec::encode(&sealed.parts())));
+        Ok(sealed)
     }
 
+    /// Decides where the points of one series go: to a chunk, a segment, or the rest that stays open.
     fn plan_series(
         &self,
-        sealed: &mut Sealed,
-        rest: &mut Vec<Row>,
+        making: &mut Making,
         series: u32,
-        open: Open,
-        when: SealPlan,
-        floor: i64,
+        open: Option<Open>,
     ) -> Result<(), StoreError> {
-        let Some((dataset, entity)) = self.histories().read().owner(series) else {
-            return Ok(());
-        };
-        let keep_open = |length: usize| sealed.per_subject || length < when.min_points;
-        let (rich, count, first, last, plain) = match open {
-            Open::Numbers(mut run) => {
-                run.retain(|(at, _)| *at >= floor);
-                let sealable = if keep_open(run.len()) { 0 } else { run.len().min(when.max_part) };
-                rest.extend(run.drain(sealable..).map(|(at, value)| Row {
-                    entity,
-                    series,
-                    at: Time(at),
-                    value: RowValue::Number(value),
-                }));
-                if run.is_empty() {
-                    return Ok(());
+        let owner = self.histories().read().owner(series);
+        let (mut numbers, mut rich) = self.merged(making, series)?;
+        let Some((_, entity)) = owner else { return Ok(()) };
+        let floor = making.floor;
+        match open {
+            None => {}
+            Some(Open::Numbers(run)) => {
+                let kept = run.iter().filter(|(at, _)| *at >= floor);
+                if making.sealed.per_subject {
+                    making.rest.extend(kept.map(|(at, value)| Row {
+                        entity,
+                        series,
+                        at: Time(*at),
+                        value: RowValue::Number(*value),
+                    }));
+                } else {
+                    numbers.extend(kept);
+                    making.sealed.points += run.len();
+                    making.sealed.numbers.insert(series, run);
                 }
-                let ends = (run[0].0, run[run.len() - 1].0);
-                let plain = codec::encode_points(&run);
-                let count = run.len();
-                sealed.numbers.insert(series, run);
-                (false, count, ends.0, ends.1, plain)
             }
-            Open::Rich(mut run) => {
-                run.retain(|(at, _)| *at >= floor);
-                let decode = |bytes: &[u8]| codec::decode::<Instance>(bytes, "an open instance");
-                let sealable = if keep_open(run.len()) { 0 } else { run.len().min(when.max_part) };
-                for (at, bytes) in run.drain(sealable..) {
-                    let value = RowValue::Rich(Box::new(decode(&bytes)?));
-                    rest.push(Row { entity, series, at: Time(at), value });
+            Some(Open::Rich(run)) => {
+                for (at, bytes) in run.iter().filter(|(at, _)| *at >= floor) {
+                    let instance: Instance = codec::decode(bytes, "an open instance")?;
+                    if making.sealed.per_subject {
+                        let value = RowValue::Rich(Box::new(instance));
+                        making.rest.push(Row { entity, series, at: Time(*at), value });
+                    } else {
+                        rich.push(RichPoint { series, at: *at, instance });
+                    }
                 }
-                if run.is_empty() {
-                    return Ok(());
+                if !making.sealed.per_subject {
+                    making.sealed.points += run.len();
+                    making.sealed.rich.insert(series, run);
                 }
-                let ends = (run[0].0, run[run.len() - 1].0);
-                let point = |(at, bytes): &(i64, Box<[u8]>)| {
-                    Ok(RichPoint { series, at: *at, instance: decode(bytes)? })
+            }
+        }
+        latest(&mut numbers, |(at, _)| *at);
+        latest(&mut rich, |point| point.at);
+        let when = making.when;
+        let own =
+            |length: usize| if length < when.min_points { 0 } else { length.min(when.max_part) };
+        let (some, others) = numbers.split_at(own(numbers.len()));
+        if let (Some((first, _)), Some((last, _))) = (some.first(), some.last()) {
+            let plain = codec::encode_points(some);
+            self.chunk(&mut making.sealed, (series, false), (*first, *last), some.len(), &plain)?;
+        }
+        others.iter().for_each(|point| making.builder.number(series, *point));
+        let others = rich.split_off(own(rich.len()));
+        if let (Some(first), Some(last)) = (rich.first(), rich.last()) {
+            let (ends, plain) = ((first.at, last.at), codec::encode(&rich));
+            self.chunk(&mut making.sealed, (series, true), ends, rich.len(), &plain)?;
+        }
+        for point in others {
+            let bytes = codec::encode(&point).len();
+            making.builder.rich(point, bytes);
+        }
+        Ok(())
+    }
+
+    /// What the generations that are merged hold of a series, oldest first.
+    fn merged(
+        &self,
+        making: &mut Making,
+        series: u32,
+    ) -> Result<(Vec<RawPoint>, Vec<RichPoint>), StoreError> {
+        let (mut numbers, mut rich) = (Vec::new(), Vec::new());
+        for older in &mut making.older {
+            let (from_numbers, from_rich) = (numbers.len(), rich.len());
+            older.take(series, &mut numbers, &mut rich)?;
+            if numbers.len() + rich.len() == from_numbers + from_rich {
+                continue;
+            }
+            let generation = older.generation.number;
+            let chunks = {
+                let history = self.histories().read();
+                if history.is_forgotten(series, generation) {
+                    numbers.truncate(from_numbers);
+                    rich.truncate(from_rich);
+                }
+                history.chunks_of(series, i64::MIN, i64::MAX)
+            };
+            // A point of a later chunk stands, and must not be covered by an older one of its time.
+            for chunk in chunks.iter().filter(|chunk| chunk.generation > generation) {
+                let ends = chunk.reference.first..=chunk.reference.last;
+                let new_numbers = numbers[from_numbers..].iter().map(|(at, _)| *at);
+                let mut new = new_numbers.chain(rich[from_rich..].iter().map(|point| point.at));
+                if !new.any(|at| ends.contains(&at)) {
+                    continue;
+                }
+                let plain = self.read_chunk(chunk)?;
+                let stand: Vec<i64> = if chunk.reference.rich {
+                    let points: Vec<RichPoint> = codec::decode(&plain, "a sealed chunk")?;
+                    points.iter().map(|point| point.at).collect()
+                } else {
+                    codec::decode_points(&plain)?.iter().map(|(at, _)| *at).collect()
                 };
-                let points = run.iter().map(point).collect::<Result<Vec<_>, StoreError>>()?;
-                sealed.rich.insert(series, run);
-                (true, points.len(), ends.0, ends.1, codec::encode(&points))
+                let stands = |at: i64| stand.binary_search(&at).is_ok();
+                let mut keep = numbers.split_off(from_numbers);
+                keep.retain(|(at, _)| !stands(*at));
+                numbers.append(&mut keep);
+                let mut keep = rich.split_off(from_rich);
+                keep.retain(|point| !stands(point.at));
+                rich.append(&mut keep);
             }
-        };
+        }
+        numbers.retain(|(at, _)| *at >= making.floor);
+        rich.retain(|point| point.at >= making.floor);
+        Ok((numbers, rich))
+    }
+
+    fn chunk(
+        &self,
+        sealed: &mut Sealed,
+        (series, rich): (u32, bool),
+        (first, last): (i64, i64),
+        count: usize,
+        plain: &[u8],
+    ) -> Result<(), StoreError> {
+        let (dataset, under) = (sealed.dataset, Under::Dataset(sealed.dataset));
         let key = chunk_key(dataset, series, sealed.generation);
-        let bytes = self.seal(Table::Chunk, &key, Under::Dataset(dataset), &plain)?;
-        let digest_key = self.digest_key(Under::Dataset(dataset));
-        let digest = digest_key.map_or([0; 32], |key| vault::keyed_digest(&key, &[&plain]));
+        let bytes = self.seal(Table::Chunk, &key, under, plain)?;
+        let digest = self.digest_key(under).map(|key| vault::keyed_digest(&key, &[plain]));
         let reference = ChunkRef {
             series,
             rich,
             first,
             last,
             count: u32::try_from(count).unwrap_or(u32::MAX),
-            digest,
+            digest: digest.unwrap_or_default(),
             key: 0,
         };
-        sealed.points += count;
         sealed.chunks.push((reference, bytes));
         Ok(())
     }
@@ -220,18 +423,18 @@ impl Store {
     pub fn is_current(&self, sealed: &Sealed) -> bool {
         let history = self.histories().read();
         let forgotten = history.forgotten_at.get(&sealed.dataset).copied().unwrap_or(0);
-        let generation = history.generations.get(&sealed.dataset).copied().unwrap_or(0);
         let key = self.keys().read().current(vault::Scope::Dataset(sealed.dataset));
         let under_key = |bytes: &[u8]| key.is_some_and(|id| bytes.starts_with(&id.to_be_bytes()));
         forgotten <= sealed.upto
-            && generation < sealed.generation
+            && history.generation(sealed.dataset) < sealed.generation
             && sealed.chunks.iter().all(|(_, bytes)| under_key(bytes))
+            && sealed.segments.iter().all(|(_, bytes)| under_key(bytes))
     }
 
-    /// Entities of a dataset whose state is ahead of their documents: to be written with the seal.
-    pub fn ahead(&self, dataset: u32) -> Vec<Arc<Held>> {
-        let entities = self.entities().read();
-        entities.ahead(dataset).filter_map(|number| entities.peek(number)).collect()
+    /// Entities of a dataset whose state rests on rows of commits up to this one: their documents
+    /// are to be written before those rows go.
+    pub fn ahead(&self, dataset: u32, upto: u64) -> Vec<u64> {
+        self.entities().read().ahead(dataset, upto).collect()
     }
 
     pub(crate) fn write_sealed(
@@ -245,12 +448,22 @@ impl Store {
             self.engine().put(writes, Table::Chunk, &key, bytes.clone());
         }
         if !sealed.chunks.is_empty() {
-            let chunks = sealed.chunks.iter().map(|(reference, _)| reference.clone()).collect();
-            let manifest = Manifest { generation: sealed.generation, chunks };
-            let key = manifest_key(dataset, MANIFEST, sealed.generation);
-            let plain = codec::encode(&manifest);
-            let bytes = self.seal(Table::Manifest, &key, Under::Dataset(dataset), &plain)?;
-            self.engine().put(writes, Table::Manifest, &key, bytes);
+            self.write_manifest(writes, sealed, MANIFEST, &codec::encode(&sealed.manifest()))?;
+        }
+        for generation in &sealed.gone {
+            let key = manifest_key(dataset, SEGMENTS, generation.number);
+            self.engine().remove(writes, Table::Manifest, &key);
+            for (part, _) in &generation.parts {
+                let place = Place { dataset, generation: generation.number, part: *part };
+                self.engine().remove(writes, Table::Chunk, &place.key());
+            }
+        }
+        for (part, (_, bytes)) in (0..).zip(&sealed.segments) {
+            let key = Place { dataset, generation: sealed.generation, part }.key();
+            self.engine().put(writes, Table::Chunk, &key, bytes.clone());
+        }
+        if !sealed.segments.is_empty() {
+            self.write_manifest(writes, sealed, SEGMENTS, &codec::encode(&sealed.parts()))?;
         }
         self.engine().scan(Table::Recent, &dataset.to_be_bytes(), |key, _| {
             let commit =
@@ -271,6 +484,19 @@ impl Store {
                 self.engine().put(writes, Table::Recent, &key, bytes);
             }
         }
+        Ok(())
+    }
+
+    fn write_manifest(
+        &self,
+        writes: &mut Writes,
+        sealed: &Sealed,
+        kind: u8,
+        plain: &[u8],
+    ) -> Result<(), StoreError> {
+        let key = manifest_key(sealed.dataset, kind, sealed.generation);
+        let bytes = self.seal(Table::Manifest, &key, Under::Dataset(sealed.dataset), plain)?;
+        self.engine().put(writes, Table::Manifest, &key, bytes);
         Ok(())
     }
 
@@ -329,4 +555,46 @@ impl Store {
         }
         Ok(ids.len())
     }
+}
+
+fn is_due(history: &History, dataset: u32, per_subject: bool, upto: u64, when: SealPlan) -> bool {
+    let blobs = history.blobs.get(&dataset).map_or(0, |blobs| blobs.range(..=upto).count());
+    if blobs >= when.max_blobs {
+        return true;
+    }
+    if per_subject {
+        return false;
+    }
+    let enough = 2 * when.min_points;
+    let long = |open: Option<&Open>| open.is_some_and(|open| open.len() >= enough);
+    history.open_points_of(dataset) >= when.max_open
+        || match history.long.get(&dataset) {
+            known if enough >= LONG => {
+                known.into_iter().flatten().any(|series| long(history.open(*series)))
+            }
+            _ => history.open_of(dataset).any(|(_, open)| long(Some(open))),
+        }
+}
+
+/// The youngest generations of segments, as many as are not much larger than what is added to them:
+/// so a point is written anew as often as the number of points doubles.
+fn younger(segments: &[Generation], mut points: usize) -> Vec<Generation> {
+    let mut start = segments.len();
+    while let Some(before) = start.checked_sub(1)
+        && segments[before].points() < points.saturating_mul(2)
+    {
+        points += segments[before].points();
+        start = before;
+    }
+    segments[start..].to_vec()
+}
+
+/// Orders points by time, the last of each time only.
+fn latest<T>(points: &mut Vec<T>, at: impl Fn(&T) -> i64) {
+    if points.is_sorted_by(|a, b| at(a) < at(b)) {
+        return;
+    }
+    points.reverse();
+    points.sort_by_key(&at);
+    points.dedup_by_key(|point| at(point));
 }

@@ -12,6 +12,7 @@ use crate::engine::{Engine, Table, Writes};
 use crate::entities::{Entities, Stored};
 use crate::history::{History, RichPoint};
 use crate::log::write_leaf;
+use crate::segment::{Kept, Place};
 use crate::{Files, Held, Packed, Position, StoreError};
 use journal::{Hash, Tree};
 use model::{Entity, Time};
@@ -70,6 +71,8 @@ pub struct Store {
     inbox: AtomicU64,
     /// Digest keys of datasets, which never change.
     digest_keys: RwLock<HashMap<u32, Secret>>,
+    /// Parts of segments that were read of late.
+    parts: Kept,
 }
 
 struct Head {
@@ -109,6 +112,7 @@ pub(crate) fn manifest_key(dataset: u32, kind: u8, number: u32) -> [u8; 9] {
 }
 
 pub(crate) const MANIFEST: u8 = 0;
+pub(crate) const SEGMENTS: u8 = 3;
 const FORGOTTEN: u8 = 1;
 const RETAINED: u8 = 2;
 
@@ -179,6 +183,7 @@ impl Store {
             closed: RwLock::default(),
             inbox: AtomicU64::new(0),
             digest_keys: RwLock::default(),
+            parts: Kept::default(),
         };
         store.load()?;
         Ok(store)
@@ -298,9 +303,17 @@ impl Store {
                 &codec::encode(&floor.0),
             )?;
             self.engine.put(&mut writes, Table::Manifest, &key, body);
-            for chunk in self.history.read().chunks.values().flatten() {
+            let history = self.history.read();
+            for chunk in history.chunks.values().flatten() {
                 if chunk.dataset == *dataset && chunk.reference.last < floor.0 {
                     let key = chunk_key(*dataset, chunk.reference.series, chunk.generation);
+                    self.engine.remove(&mut writes, Table::Chunk, &key);
+                }
+            }
+            for segments in history.segments(*dataset) {
+                for (part, _) in segments.parts.iter().filter(|(_, part)| part.last < floor.0) {
+                    let (dataset, generation) = (*dataset, segments.number);
+                    let key = Place { dataset, generation, part: *part }.key();
                     self.engine.remove(&mut writes, Table::Chunk, &key);
                 }
             }
@@ -393,7 +406,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let history = self.history.read();
         for (dataset, series) in &batch.forgotten {
-            let generation = history.generations.get(dataset).copied().unwrap_or(0);
+            let generation = history.generation(*dataset);
             let entry = Forgotten { series: *series, commit, generation };
             let key = manifest_key(*dataset, FORGOTTEN, *series);
             let under = Under::Dataset(*dataset);
@@ -547,6 +560,7 @@ impl Store {
         ring.delete(&ids);
         self.files.replace_keyring(&ring.to_bytes())?;
         drop(ring);
+        self.parts.clear();
         let mut entities = self.entities.write();
         let mut history = self.history.write();
         for held in gone {

@@ -5,14 +5,16 @@ use crate::{
     Batch, Document, EntityWrite, Evidence, Files, Options, Packed, Point, Row, RowValue, SealPlan,
     Series, Store, StoreError, Under,
 };
-use model::{Entity, Name, Time};
+use model::{Content, Entity, Instance, Name, Time, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tempfile::TempDir;
 
 const DATASET: u32 = 1;
-const SERIES: u32 = 3;
+const SERIES: u32 = 5;
+/// The one whose points are whole instances.
+const RICH: u32 = 4;
 
 fn open(directory: &TempDir) -> Result<Store, StoreError> {
     let files = Files::new(&directory.path().join("data"), None);
@@ -29,7 +31,7 @@ fn series(number: u32) -> Series {
         instance_id: None,
         unit: None,
         observed: true,
-        rich: false,
+        rich: number == RICH,
     }
 }
 
@@ -87,13 +89,16 @@ fn seen(store: &Store, number: u32) -> Vec<(i64, i32)> {
     let points = store.points(&series(number), Time::MIN, Time::MAX, None).unwrap();
     let plain = |point: Point| match point {
         Point::Number(at, value) => (at.0, value as i32),
-        Point::Rich(..) => panic!("numbers only"),
+        Point::Rich(at, instance) => match instance.content {
+            Content::Property(Value::Integer(value)) => (at.0, value as i32),
+            other => panic!("{other:?}"),
+        },
     };
     points.into_iter().map(plain).collect()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn histories_are_what_a_map_says(steps in prop::collection::vec(step(), 1..40)) {
@@ -108,7 +113,12 @@ proptest! {
                         entity: 1,
                         series: *series,
                         at: Time(*at),
-                        value: RowValue::Number(f64::from(*value)),
+                        value: if *series == RICH {
+                            let value = Value::Integer(i64::from(*value));
+                            RowValue::Rich(Box::new(Instance::of(Content::Property(value))))
+                        } else {
+                            RowValue::Number(f64::from(*value))
+                        },
                     };
                     let rows = points.iter().map(row).collect();
                     let rows = store.encode_rows(DATASET, false, rows, Time::default());
@@ -126,7 +136,13 @@ proptest! {
                     model.remove(&series);
                 }
                 Step::Seal => {
-                    let when = SealPlan { min_points: 4, max_blobs: 2, max_part: 5 };
+                    let when = SealPlan {
+                        min_points: 4,
+                        max_blobs: 2,
+                        max_open: 40,
+                        max_part: 5,
+                        segment_points: 3,
+                    };
                     if let Some(sealed) = store.plan_seal(DATASET, false, when).unwrap() {
                         prop_assert!(store.is_current(&sealed));
                         let batch = Batch { sealed: vec![sealed], ..Batch::default() };
@@ -168,7 +184,10 @@ fn two_cannot_open_the_same_and_foreign_directories_are_refused() {
     std::fs::write(other.path().join("data/letter.txt"), "mine").unwrap();
     assert!(matches!(open(&other), Err(StoreError::NotOurs(..))));
     std::fs::write(directory.path().join("data/format"), "99\n").unwrap();
-    assert!(matches!(open(&directory), Err(StoreError::Format { found: 99, known: 1 })));
+    assert!(matches!(
+        open(&directory),
+        Err(StoreError::Format { found: 99, known: crate::FORMAT })
+    ));
 }
 
 #[test]
@@ -251,7 +270,11 @@ fn write_fixture(fixture: &std::path::Path) {
         })
         .unwrap();
     let sealed = store
-        .plan_seal(DATASET, false, SealPlan { min_points: 4, max_blobs: 1, max_part: 1_000 })
+        .plan_seal(
+            DATASET,
+            false,
+            SealPlan { min_points: 4, max_blobs: 1, max_part: 1_000, ..SealPlan::default() },
+        )
         .unwrap();
     store.commit(Batch { sealed: sealed.into_iter().collect(), ..Batch::default() }).unwrap();
     let document =

@@ -1,9 +1,10 @@
 //! What lies on disk, read again and digested again, for whoever verifies.
 
 use crate::batch::{Evidence, Under};
-use crate::codec::{self, Blob, EntityDoc, Manifest};
+use crate::codec::{self, Blob, EntityDoc, Manifest, Segments};
 use crate::engine::Table;
-use crate::store::{MANIFEST, chunk_key};
+use crate::segment::Place;
+use crate::store::{MANIFEST, SEGMENTS, chunk_key};
 use crate::{Packed, Store, StoreError};
 use journal::Hash;
 
@@ -14,6 +15,17 @@ pub struct Finding {
     pub what: String,
     /// How it does not fit.
     pub why: String,
+}
+
+/// Sealed points of a dataset on disk: what kind of list, and its keyed digest.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskManifest {
+    pub dataset: u32,
+    pub generation: u32,
+    /// A list of segments' parts; otherwise of chunks.
+    pub segments: bool,
+    /// None when its key is not here.
+    pub digest: Option<Hash>,
 }
 
 /// An entity's document as it lies on disk.
@@ -69,14 +81,14 @@ impl Store {
         }
     }
 
-    /// Every unsealed blob on disk: dataset, commit, subject, digest.
+    /// Every unsealed blob on disk: dataset, commit, subject, digest (none when its key is not here).
     ///
     /// # Errors
     /// When the engine cannot read.
     pub fn disk_blobs(
         &self,
         findings: &mut Vec<Finding>,
-        each: &mut dyn FnMut(u32, u64, u64, Hash),
+        each: &mut dyn FnMut(u32, u64, u64, Option<Hash>),
     ) -> Result<(), StoreError> {
         self.engine().scan(Table::Recent, b"", |key, sealed| {
             let dataset = u32::from_be_bytes(number(key, 0));
@@ -84,7 +96,7 @@ impl Store {
                 (u64::from_be_bytes(number(key, 4)), u64::from_be_bytes(number(key, 12)));
             let what = format!("observations of commit {commit} in dataset {dataset}");
             match self.unseal_if_open(Table::Recent, key, sealed) {
-                Ok(None) => {}
+                Ok(None) => each(dataset, commit, subject, None),
                 Ok(Some(plain)) => match Blob::decode(&plain) {
                     Ok(_) => {
                         let under = if subject == 0 {
@@ -95,7 +107,7 @@ impl Store {
                         let digest = self
                             .digest_key(under)
                             .map_or([0; 32], |key| vault::keyed_digest(&key, &[&plain]));
-                        each(dataset, commit, subject, digest);
+                        each(dataset, commit, subject, Some(digest));
                     }
                     Err(error) => findings.push(Finding { what, why: error.to_string() }),
                 },
@@ -105,52 +117,45 @@ impl Store {
         })
     }
 
-    /// Every manifest on disk: dataset, generation, digest; each chunk is checked against it.
+    /// Every list of sealed points on disk; each chunk and part is checked against its list.
     ///
     /// # Errors
     /// When the engine cannot read.
     pub fn disk_manifests(
         &self,
         findings: &mut Vec<Finding>,
-        each: &mut dyn FnMut(u32, u32, Hash),
+        each: &mut dyn FnMut(DiskManifest),
     ) -> Result<(), StoreError> {
-        let mut manifests = Vec::new();
+        let mut lists = Vec::new();
         self.engine().scan(Table::Manifest, b"", |key, sealed| {
-            if key.get(4) != Some(&MANIFEST) {
-                return Ok(());
-            }
+            let segments = match key.get(4) {
+                Some(&MANIFEST) => false,
+                Some(&SEGMENTS) => true,
+                _ => return Ok(()),
+            };
             let dataset = u32::from_be_bytes(number(key, 0));
-            let what =
-                format!("manifest {} of dataset {dataset}", u32::from_be_bytes(number(key, 5)));
+            let generation = u32::from_be_bytes(number(key, 5));
+            let found = DiskManifest { dataset, generation, segments, digest: None };
+            let what = format!("manifest {generation} of dataset {dataset}");
             match self.unseal_if_open(Table::Manifest, key, sealed) {
-                Ok(None) => {}
-                Ok(Some(plain)) => match codec::decode::<Manifest>(&plain, &what) {
-                    Ok(manifest) => manifests.push((dataset, plain, manifest)),
-                    Err(error) => findings.push(Finding { what, why: error.to_string() }),
-                },
+                Ok(None) => each(found),
+                Ok(Some(plain)) => lists.push((found, plain)),
                 Err(error) => findings.push(Finding { what, why: error.to_string() }),
             }
             Ok(())
         })?;
-        for (dataset, plain, manifest) in manifests {
-            let Some(key) = self.digest_key(Under::Dataset(dataset)) else { continue };
-            each(dataset, manifest.generation, vault::keyed_digest(&key, &[&plain]));
-            let history = self.histories().read();
-            for chunk in &manifest.chunks {
-                let known = history.chunks.get(&chunk.series).into_iter().flatten();
-                if !known.clone().any(|held| held.generation == manifest.generation) {
-                    // Forgotten or past its retention, which the store knows from its own marks.
-                    continue;
-                }
-                let what = format!("sealed chunk of series {} in dataset {dataset}", chunk.series);
-                let at = chunk_key(dataset, chunk.series, manifest.generation);
+        for (found, plain) in lists {
+            let Some(key) = self.digest_key(Under::Dataset(found.dataset)) else { continue };
+            let digest = |plain: &[u8]| vault::keyed_digest(&key, &[plain]);
+            each(DiskManifest { digest: Some(digest(&plain)), ..found });
+            for (what, at, expected) in self.pieces(found, &plain, findings) {
                 let plain = match self.engine().get(Table::Chunk, &at) {
                     Ok(Some(sealed)) => self.unseal(Table::Chunk, &at, &sealed),
                     Ok(None) => Err(StoreError::Damaged("it is missing".into())),
                     Err(error) => Err(error),
                 };
                 match plain {
-                    Ok(plain) if vault::keyed_digest(&key, &[&plain]) == chunk.digest => {}
+                    Ok(plain) if digest(&plain) == expected => {}
                     Ok(_) => findings
                         .push(Finding { what, why: "its digest is not the manifest's".into() }),
                     Err(error) => findings.push(Finding { what, why: error.to_string() }),
@@ -158,5 +163,50 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// What a list names and should be there: a name, the key it lies under, its digest. What was
+    /// forgotten, or is past its retention, is not; the store knows from its own marks.
+    fn pieces(
+        &self,
+        of: DiskManifest,
+        plain: &[u8],
+        findings: &mut Vec<Finding>,
+    ) -> Vec<(String, Vec<u8>, Hash)> {
+        let DiskManifest { dataset, generation, .. } = of;
+        let what = format!("manifest {generation} of dataset {dataset}");
+        let history = self.histories().read();
+        let pieces = if of.segments {
+            codec::decode::<Segments>(plain, &what).map(|list| {
+                let there = history.segments(dataset).iter().find(|g| g.number == generation);
+                let parts = (0u32..).zip(list.parts).filter(|(number, _)| {
+                    there.is_some_and(|there| there.parts.iter().any(|(part, _)| part == number))
+                });
+                let piece = |(part, reference): (u32, codec::PartRef)| {
+                    let what = format!(
+                        "part {part} of the sealed points {generation} of dataset {dataset}"
+                    );
+                    (what, Place { dataset, generation, part }.key().to_vec(), reference.digest)
+                };
+                parts.map(piece).collect()
+            })
+        } else {
+            codec::decode::<Manifest>(plain, &what).map(|list| {
+                let chunks = list.chunks.into_iter().filter(|chunk| {
+                    let mut known = history.chunks.get(&chunk.series).into_iter().flatten();
+                    known.any(|held| held.generation == generation)
+                });
+                let piece = |chunk: codec::ChunkRef| {
+                    let what =
+                        format!("sealed chunk of series {} in dataset {dataset}", chunk.series);
+                    (what, chunk_key(dataset, chunk.series, generation).to_vec(), chunk.digest)
+                };
+                chunks.map(piece).collect()
+            })
+        };
+        pieces.unwrap_or_else(|error| {
+            findings.push(Finding { what, why: error.to_string() });
+            Vec::new()
+        })
     }
 }

@@ -111,9 +111,9 @@ impl Default for Log {
 pub struct StoreConfig {
     /// Ordinary writes are refused when the disk has fewer MiB left.
     pub min_free_mib: u64,
-    /// Points of a series before they are sealed into a compressed chunk.
+    /// Points of a series that are reason to seal; with half as many it gets a chunk of its own.
     pub seal_points: usize,
-    /// Commits of a dataset before its open points are written anew.
+    /// Unsealed commits of a dataset that are reason to seal.
     pub seal_commits: usize,
 }
 

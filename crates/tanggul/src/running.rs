@@ -42,7 +42,7 @@ pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Res
         contexts: config.context_documents()?,
         store: store::Options { min_free_bytes: config.store.min_free_mib << 20 },
         seal: SealPlan {
-            min_points: config.store.seal_points,
+            min_points: config.store.seal_points / 2,
             max_blobs: config.store.seal_commits,
             ..SealPlan::default()
         },

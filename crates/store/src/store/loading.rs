@@ -1,7 +1,7 @@
 //! Opening: what lies on disk becomes what is held in memory.
 
-use super::{FORGOTTEN, RETAINED, number_at};
-use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest};
+use super::{FORGOTTEN, RETAINED, SEGMENTS, number_at};
+use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest, Segments};
 use crate::engine::Table;
 use crate::entities::Stored;
 use crate::{Packed, Step, Store, StoreError};
@@ -59,6 +59,7 @@ impl Store {
         take(&mut waiting)?;
         let mut forgotten: HashMap<u32, Forgotten> = HashMap::new();
         let mut manifests = Vec::new();
+        let mut segments = Vec::new();
         self.engine.scan(Table::Manifest, b"", |key, sealed| {
             let Some(plain) = self.unseal_if_open(Table::Manifest, key, sealed)? else {
                 return Ok(());
@@ -72,6 +73,9 @@ impl Store {
                 Some(&RETAINED) => {
                     history.retained.insert(dataset, codec::decode(&plain, "a retention")?);
                 }
+                Some(&SEGMENTS) => {
+                    segments.push((dataset, codec::decode::<Segments>(&plain, "a manifest")?));
+                }
                 _ => manifests.push((dataset, codec::decode::<Manifest>(&plain, "a manifest")?)),
             }
             Ok(())
@@ -84,6 +88,13 @@ impl Store {
                 kept && chunk.last >= floor
             });
             history.add_manifest(dataset, &manifest);
+        }
+        // Keys are in the order of generations.
+        for (dataset, segments) in segments {
+            history.add_segments(dataset, segments, None);
+        }
+        for entry in forgotten.values() {
+            history.set_forgotten(entry.series, entry.generation);
         }
         // In the order of commits across datasets, so that states end as they were.
         let mut last_series = history.next_series();

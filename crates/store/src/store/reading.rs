@@ -1,8 +1,9 @@
 //! Reading: documents, entities, and histories merged from chunks and open runs.
 
-use crate::codec;
+use crate::codec::{self, Blob};
 use crate::engine::Table;
-use crate::history::{Chunk, Instances, Open, Point, RawPoint, RichPoint, each_number};
+use crate::history::{Chunk, Instances, Open, Point, RawPoint, RichPoint, Sealed, each_number};
+use crate::segment::{Place, numbers_of, rich_of};
 use crate::store::chunk_key;
 use crate::{Glance, Held, Series, Store, StoreError, Table as Alike};
 use model::{Name, Time};
@@ -104,6 +105,11 @@ impl Store {
         self.entities.read().held(number)
     }
 
+    /// The same for who looks at many in a row.
+    pub fn peek(&self, number: u64) -> Option<Arc<Held>> {
+        self.entities.read().peek(number)
+    }
+
     /// The types that entities have.
     pub fn types(&self) -> Vec<Name> {
         self.entities.read().types().cloned().collect()
@@ -125,7 +131,7 @@ impl Store {
         until: Time,
         each: &mut dyn FnMut(Time, f64),
     ) -> Result<(), StoreError> {
-        let (clusters, open, from) = {
+        let (chunks, parts, open, from) = {
             let history = self.history.read();
             let floor = history.owner(series).map_or(i64::MIN, |(d, _)| history.floor(d));
             let from = from.0.max(floor);
@@ -137,10 +143,21 @@ impl Store {
                 }
                 _ => Vec::new(),
             };
-            (history.clusters(series, from, until.0), open, from)
+            let chunks = history.chunks_of(series, from, until.0);
+            (chunks, history.parts_of(series, from, until.0), open, from)
         };
+        let mut sealed: Vec<Sealed> = chunks.into_iter().map(Sealed::Chunk).collect();
+        for place in parts {
+            let points: Vec<RawPoint> = {
+                let part = self.part(place)?;
+                numbers_of(&part, series).collect()
+            };
+            if !points.is_empty() {
+                sealed.push(Sealed::Points { generation: place.generation, points });
+            }
+        }
         let read = |chunk: &Chunk| codec::decode_points(&self.read_chunk(chunk)?);
-        each_number(clusters, &open, (from, until.0), &read, &mut |at, value| each(Time(at), value))
+        each_number(sealed, &open, (from, until.0), &read, &mut |at, value| each(Time(at), value))
     }
 
     /// The points of a series in `from..until`, in order; only the latest `last` when given.
@@ -180,7 +197,7 @@ impl Store {
         from: Time,
         until: Time,
     ) -> Result<BTreeMap<i64, model::Instance>, StoreError> {
-        let (clusters, open, from) = {
+        let (chunks, parts, open, from) = {
             let history = self.history.read();
             let floor = history.owner(series).map_or(i64::MIN, |(d, _)| history.floor(d));
             let open = match history.open(series) {
@@ -188,13 +205,21 @@ impl Store {
                 _ => Instances::new(),
             };
             let from = from.0.max(floor);
-            (history.clusters(series, from, until.0), open, from)
+            let chunks = history.chunks_of(series, from, until.0);
+            (chunks, history.parts_of(series, from, until.0), open, from)
         };
-        let mut points = BTreeMap::new();
-        let mut chunks: Vec<Chunk> = clusters.into_iter().flatten().collect();
-        chunks.sort_by_key(|chunk| chunk.generation);
+        let mut runs: Vec<(u32, Vec<RichPoint>)> = Vec::new();
         for chunk in chunks {
-            let run: Vec<RichPoint> = codec::decode(&self.read_chunk(&chunk)?, "a sealed chunk")?;
+            let run = codec::decode(&self.read_chunk(&chunk)?, "a sealed chunk")?;
+            runs.push((chunk.generation, run));
+        }
+        for place in parts {
+            let part = self.part(place)?;
+            runs.push((place.generation, rich_of(&part, series).cloned().collect()));
+        }
+        runs.sort_by_key(|(generation, _)| *generation);
+        let mut points = BTreeMap::new();
+        for (_, run) in runs {
             points.extend(run.into_iter().map(|point| (point.at, point.instance)));
         }
         for (at, bytes) in open {
@@ -202,6 +227,29 @@ impl Store {
         }
         points.retain(|at, _| *at >= from && *at < until.0);
         Ok(points)
+    }
+
+    /// A part of a segment, decoded.
+    pub(crate) fn part(&self, place: Place) -> Result<Arc<Blob>, StoreError> {
+        if let Some(part) = self.parts.get(place) {
+            return Ok(part);
+        }
+        let part = Arc::new(self.read_part(place)?);
+        self.parts.put(place, part.clone());
+        Ok(part)
+    }
+
+    /// The same for who reads it once.
+    pub(crate) fn read_part(&self, place: Place) -> Result<Blob, StoreError> {
+        let key = place.key();
+        let sealed = self.engine.get(Table::Chunk, &key)?;
+        let missing = || {
+            let Place { dataset, generation, part } = place;
+            StoreError::Damaged(format!(
+                "dataset {dataset}: part {part} of the sealed points of generation {generation} is missing"
+            ))
+        };
+        Blob::decode(&self.unseal(Table::Chunk, &key, &sealed.ok_or_else(missing)?)?)
     }
 
     pub(crate) fn read_chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, StoreError> {
