@@ -34,7 +34,7 @@ struct Committed {
     blobs: Blobs,
     /// The last record of a group.
     group: u64,
-    /// Datasets with a seal of before 0.2, which does not say how far it went.
+    /// Datasets with a seal of version 0.1.0, which does not say how far it went.
     unbounded: HashSet<i64>,
     /// Digests of lists of sealed points: by dataset and generation, chunks and segments.
     manifests: BTreeMap<(i64, i64), [Option<String>; 2]>,

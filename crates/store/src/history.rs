@@ -234,9 +234,11 @@ impl History {
         if let Some(merged) = merged {
             generations.retain(|generation| generation.number < merged);
         }
+        // One whose parts are all past their retention stays, so that its list goes when it is merged.
+        let made = !segments.parts.is_empty();
         let parts: Vec<_> =
             (0..).zip(segments.parts).filter(|(_, part)| part.last >= floor).collect();
-        if !parts.is_empty() {
+        if made {
             generations.push(Generation { number: segments.generation, parts });
         }
     }
