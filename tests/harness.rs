@@ -64,7 +64,11 @@ impl City {
     }
 
     pub fn start_with(more: &[&str]) -> City {
-        let directory = tempfile::tempdir().unwrap();
+        City::start_in(tempfile::tempdir().unwrap(), more, &[])
+    }
+
+    /// A city in a directory that was made ready, started under another program.
+    pub fn start_in(directory: TempDir, more: &[&str], under: &[&str]) -> City {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -79,7 +83,7 @@ impl City {
             arguments: more.iter().map(|argument| (*argument).to_owned()).collect(),
             under: Vec::new(),
         };
-        city.launch();
+        city.launch_under(under);
         city
     }
 
@@ -271,4 +275,94 @@ pub fn tool(path: &str) -> Option<PathBuf> {
 pub fn recorded() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     path.exists().then_some(path)
+}
+
+/// A client of the MQTT door that publishes one reading after the other (version 3.1.1).
+pub struct Mqtt {
+    stream: rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>,
+    next: u16,
+}
+
+impl Mqtt {
+    /// Connects and signs in; none when that does not work, as while the city is down.
+    pub fn connect(city: &City, login: &str, token: &str) -> Option<Mqtt> {
+        use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(city.ca()).unwrap()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+        let port = city.mqtt_port().parse().unwrap();
+        let socket = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        let mut client = Mqtt { stream: rustls::StreamOwned::new(connection, socket), next: 0 };
+        let head = [text("MQTT").as_slice(), &[4, 0xc2, 0, 0]].concat();
+        let body = [head, text("test"), text(login), text(token)].concat();
+        let answer = client.exchange(0x10, &body)?;
+        (answer == [0x20, 2, 0, 0]).then_some(client)
+    }
+
+    /// Publishes at quality of service 1; none unless it is acknowledged.
+    pub fn publish(&mut self, topic: &str, payload: &str) -> Option<()> {
+        self.next = self.next.wrapping_add(1).max(1);
+        let id = self.next.to_be_bytes();
+        let body = [text(topic).as_slice(), &id, payload.as_bytes()].concat();
+        (self.exchange(0x32, &body)? == [0x40, 2, id[0], id[1]]).then_some(())
+    }
+
+    /// Sends a packet of less than 16 KiB and reads an answer of four bytes.
+    fn exchange(&mut self, kind: u8, body: &[u8]) -> Option<[u8; 4]> {
+        use std::io::{Read, Write};
+        let length = u16::try_from(body.len()).unwrap();
+        let length = [(length & 127) as u8 | 128, (length >> 7) as u8];
+        self.stream.write_all(&[&[kind], length.as_slice(), body].concat()).ok()?;
+        self.stream.flush().ok()?;
+        let mut answer = [0; 4];
+        self.stream.read_exact(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [u16::try_from(text.len()).unwrap().to_be_bytes().as_slice(), text.as_bytes()].concat()
+}
+
+/// Receives notifications: every one with its head, as it was sent.
+pub fn receiver(listener: std::net::TcpListener) -> std::sync::mpsc::Receiver<(String, Value)> {
+    use std::io::Write;
+    let (sender, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                while let Some(one) = notification(&stream) {
+                    if sender.send(one).is_err()
+                        || (&stream).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    received
+}
+
+fn notification(mut stream: &std::net::TcpStream) -> Option<(String, Value)> {
+    use std::io::Read;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?.to_lowercase();
+    let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, serde_json::from_slice(&body).ok()?))
 }

@@ -1,46 +1,10 @@
 //! Subscriptions: what matches is delivered at least once and in order, through the owner's lens, to
 //! allowed receivers only; a dead receiver's notifications wait.
 
-use crate::harness::City;
+use crate::harness::{City, receiver};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::net::TcpListener;
 use std::time::Duration;
-
-/// A receiver: every notification it gets, as it was sent.
-fn receiver(listener: TcpListener) -> Receiver<(String, Value)> {
-    let (sender, received) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                while let Some(one) = request(&stream) {
-                    if sender.send(one).is_err()
-                        || (&stream).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err()
-                    {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    received
-}
-
-fn request(mut stream: &TcpStream) -> Option<(String, Value)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).ok()?.to_lowercase();
-    let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).ok()?;
-    Some((head, serde_json::from_slice(&body).ok()?))
-}
 
 fn city_that_may_send(port: u16) -> (City, tempfile::NamedTempFile) {
     let config = tempfile::NamedTempFile::new().unwrap();

@@ -26,6 +26,7 @@ pub struct HubOptions {
     pub contexts: HashMap<String, Value>,
     pub store: store::Options,
     pub seal: store::SealPlan,
+    pub tidying: crate::Tidying,
     pub limits: crate::Limits,
     /// What every page says of where the data comes from, when it is not the city's own.
     pub notice: Option<&'static str>,

@@ -35,6 +35,7 @@ impl Ring {
                 file.write_all_at(&zeros, at).map_err(wrong)?;
             }
             file.sync_all().map_err(wrong)?;
+            File::open(&files.data).and_then(|data| data.sync_all()).map_err(wrong)?;
         }
         let mut ring = Ring { file, end: 0 };
         while let Some(frame) = ring.frame(ring.end) {

@@ -1,5 +1,9 @@
 //! The verbs, without doors: what happens when the disk is full, and what a late reading changes.
 
+mod disk;
+mod images;
+mod tamper;
+
 use crate::{Hub, HubError, HubOptions, ItemResult, NewPrincipal, Query, Source};
 use model::{Change, Credential, Dataset, Entity, Kind, Principal, Session, Time, Zone};
 use ngsild::{Context, Filter, Form, TypeSelection, parse_entity, parse_json};
@@ -27,6 +31,7 @@ async fn start_with(directory: &TempDir, min_free_bytes: u64, max_blobs: usize) 
         contexts: HashMap::new(),
         store: store::Options { min_free_bytes },
         seal: store::SealPlan { max_blobs, max_part: 7, ..store::SealPlan::default() },
+        tidying: crate::Tidying::default(),
         limits: crate::Limits::default(),
         notice: Some("The data shown here is simulated."),
     };

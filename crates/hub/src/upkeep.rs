@@ -12,15 +12,28 @@ use std::time::Duration;
 const LOOK_MS: u64 = 100;
 /// Looks between checkpoints: one a second at most.
 const LOOKS_PER_CHECKPOINT: u64 = 10;
-/// Looks between two passes of sealing.
-const LOOKS_PER_SEAL: u64 = 20;
 /// Entities whose documents are written in one commit, before a seal.
 const DOCUMENTS_AT_ONCE: usize = 1_000;
-/// Looks between two passes of retention.
-const LOOKS_PER_RETENTION: u64 = 36_000;
+
+/// How often the hub tidies up.
+#[derive(Clone, Copy, Debug)]
+pub struct Tidying {
+    /// Milliseconds between two passes of sealing.
+    pub seal_ms: u64,
+    /// Milliseconds between two passes of retention.
+    pub retain_ms: u64,
+}
+
+impl Default for Tidying {
+    fn default() -> Self {
+        Tidying { seal_ms: 2_000, retain_ms: 3_600_000 }
+    }
+}
 
 /// Runs until the hub stops.
 pub fn run(hub: &Arc<Hub>) {
+    let looks = |every_ms: u64| (every_ms / LOOK_MS).max(1);
+    let Tidying { seal_ms, retain_ms } = hub.options.tidying;
     let mut look = 0u64;
     while !hub.stopping.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(LOOK_MS));
@@ -33,11 +46,11 @@ pub fn run(hub: &Arc<Hub>) {
             send(hub, Job::Checkpoint);
             hub.store.sync_position();
         }
-        if look.is_multiple_of(LOOKS_PER_SEAL) {
+        if look.is_multiple_of(looks(seal_ms)) {
             seal_all(hub);
             hub.reconcile_ring();
         }
-        if look.is_multiple_of(LOOKS_PER_RETENTION) {
+        if look.is_multiple_of(looks(retain_ms)) {
             retain_all(hub);
         }
     }

@@ -125,6 +125,20 @@ pub struct Checkpoint {
     pub root: Hash,
 }
 
+impl Checkpoint {
+    /// Why a log with these leaves is not the one that was signed, or what that has grown into; none
+    /// when it is.
+    pub fn disagrees(&self, leaves: &[Hash]) -> Option<&'static str> {
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let Some(covered) = leaves.get(..size) else {
+            return Some("it covers more records than there are");
+        };
+        let mut tree = crate::Tree::default();
+        covered.iter().for_each(|leaf| drop(tree.push(leaf)));
+        (tree.root() != self.root).then_some("its root is not the root of the records it covers")
+    }
+}
+
 /// Reads a checkpoint and checks that the key signed it.
 ///
 /// # Errors

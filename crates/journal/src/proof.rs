@@ -38,11 +38,12 @@ pub fn verify_consistency(
     old_root: &Hash,
     new_root: &Hash,
 ) -> bool {
+    if old == 0 {
+        let empty = crate::empty_root();
+        return proof.is_empty() && *old_root == empty && (new > 0 || *new_root == empty);
+    }
     if old == new {
         return proof.is_empty() && old_root == new_root;
-    }
-    if old == 0 {
-        return proof.is_empty();
     }
     if old > new || proof.is_empty() || proof.len() > MAX_PROOF_HASHES {
         return false;
@@ -73,4 +74,69 @@ pub fn verify_consistency(
         last >>= 1;
     }
     last == 0 && from_old == *old_root && from_new == *new_root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde_json::Value;
+    use std::path::Path;
+
+    /// Files of the public vectors (`testdata` of the Go module `transparency-dev/merkle`), which
+    /// `TANGGUL_MERKLE_VECTORS` names; none where they are not there.
+    fn vectors(kind: &str) -> Vec<Value> {
+        let Some(root) = std::env::var_os("TANGGUL_MERKLE_VECTORS") else { return Vec::new() };
+        fn read(directory: &Path, found: &mut Vec<Value>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    read(&path, found);
+                } else if path.extension().is_some_and(|extension| extension == "json") {
+                    found.push(serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap());
+                }
+            }
+        }
+        let mut found = Vec::new();
+        read(&Path::new(&root).join(kind), &mut found);
+        found
+    }
+
+    /// None for no hash; another length than a hash's stands for some hash that nothing leads to.
+    fn hash(value: &Value) -> Option<Hash> {
+        let bytes = STANDARD.decode(value.as_str()?).ok().filter(|bytes| !bytes.is_empty())?;
+        Some(bytes.try_into().unwrap_or_else(|bytes: Vec<u8>| crate::leaf_hash(&bytes)))
+    }
+
+    fn proof(value: &Value) -> Option<Vec<Hash>> {
+        value.as_array().map_or(Some(Vec::new()), |hashes| hashes.iter().map(hash).collect())
+    }
+
+    #[test]
+    fn public_vectors_hold() {
+        let number = |vector: &Value, name: &str| vector[name].as_u64();
+        let mut held = 0;
+        for vector in vectors("inclusion") {
+            let holds = || {
+                let (leaf, root) = (hash(&vector["leafHash"])?, hash(&vector["root"])?);
+                let (index, size) = (number(&vector, "leafIdx")?, number(&vector, "treeSize")?);
+                Some(verify_inclusion(&leaf, index, size, &proof(&vector["proof"])?, &root))
+            };
+            assert_eq!(holds() != Some(true), vector["wantErr"] == true, "{vector}");
+            held += 1;
+        }
+        // The vectors leave growth out of nothing open; C2SP `tlog-witness` takes it without proof.
+        let from_something = |vector: &Value| vector["size1"] != 0;
+        for vector in vectors("consistency").into_iter().filter(from_something) {
+            let holds = || {
+                let (old, new) = (number(&vector, "size1")?, number(&vector, "size2")?);
+                let (from, to) = (hash(&vector["root1"])?, hash(&vector["root2"])?);
+                Some(verify_consistency(old, new, &proof(&vector["proof"])?, &from, &to))
+            };
+            assert_eq!(holds() != Some(true), vector["wantErr"] == true, "{vector}");
+            held += 1;
+        }
+        println!("{held} public vectors");
+        assert!(held > 150 || std::env::var_os("TANGGUL_MERKLE_VECTORS").is_none(), "{held}");
+    }
 }

@@ -4,6 +4,7 @@
 use crate::app::App;
 use crate::door::seconds;
 use crate::params::{Params, decode};
+use crate::places::Place;
 use crate::problem::Problem;
 use axum::RequestPartsExt;
 use axum::body::{Bytes, HttpBody};
@@ -31,9 +32,12 @@ pub struct Call {
     path: Vec<(String, String)>,
 }
 
-/// Where a client connects from, put there by the door.
-#[derive(Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+/// Where a client connects from, and the place it holds; put there by the door.
+#[derive(Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub place: Arc<Place>,
+}
 
 /// The zone and the block of an address.
 pub fn source_of(address: IpAddr) -> Source {
@@ -52,14 +56,18 @@ impl FromRequest<Arc<App>> for Call {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Call, Problem> {
         let (mut parts, body) = request.into_parts();
-        let peer = parts.extensions.get::<Peer>().map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
-        let source = source_of(peer);
+        let peer = parts.extensions.get::<Peer>();
+        let source = source_of(peer.map_or([0, 0, 0, 0].into(), |peer| peer.address.ip()));
+        let place = peer.map(|peer| peer.place.clone());
         let path = parts.extract::<RawPathParams>().await.map_or_else(
             |_| Vec::new(),
             |params| params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         );
         let headers = parts.headers;
         let session = session_of(&app.hub, &headers, &source)?;
+        if session.principal.kind != model::Kind::Public {
+            place.iter().for_each(|place| place.is_known());
+        }
         if let Some(tenant) = headers.get("ngsild-tenant") {
             let shown = tenant.to_str().unwrap_or_default();
             return Err(Problem::no_tenant(format!(

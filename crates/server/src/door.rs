@@ -4,18 +4,18 @@ use crate::app::{App, harden, router};
 use crate::call::Peer;
 use crate::limits::Limits;
 use crate::mqtt;
+use crate::places::Places;
 use crate::problem::Problem;
 use axum::response::IntoResponse;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// Certificate chain and key, as PEM files.
@@ -123,19 +123,18 @@ async fn accept<F, Fut>(
     mut stopped: watch::Receiver<bool>,
     serve: F,
 ) where
-    F: Fn(Stream, SocketAddr, watch::Receiver<bool>) -> Fut + Clone + Send + 'static,
+    F: Fn(Stream, Peer, watch::Receiver<bool>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(most));
+    let places = Places::new(most);
     // Every connection holds a share.
     let connections = Arc::new(());
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => break,
         };
-        let (stream, peer) = match accepted {
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file handles, mostly: others must end first.
@@ -144,13 +143,23 @@ async fn accept<F, Fut>(
                 continue;
             }
         };
+        let (place, leave) = tokio::select! {
+            taken = places.take() => taken,
+            _ = stopped.changed() => break,
+        };
         let (tls, serve, stopped, held) =
             (tls.clone(), serve.clone(), stopped.clone(), connections.clone());
         tokio::spawn(async move {
-            let _place = (place, held);
-            drop(stream.set_nodelay(true));
-            if let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.accept(stream)).await {
-                serve(stream, peer, stopped).await;
+            let _held = held;
+            let served = async move {
+                drop(stream.set_nodelay(true));
+                if let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.accept(stream)).await {
+                    serve(stream, Peer { address, place }, stopped).await;
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = leave.asked() => tracing::debug!("a stranger made room for a newcomer"),
             }
         });
     }
@@ -191,14 +200,14 @@ fn trim_slash(uri: &mut hyper::Uri) {
 
 async fn serve_http(
     stream: Stream,
-    peer: SocketAddr,
+    peer: Peer,
     service: axum::Router,
     limits: &Limits,
     mut stopped: watch::Receiver<bool>,
 ) {
     let most = limits.http_head;
     let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer.clone());
         trim_slash(request.uri_mut());
         let service = service.clone();
         async move {

@@ -12,6 +12,7 @@ mod ngsi;
 mod openapi;
 mod ops;
 mod params;
+mod places;
 mod problem;
 mod public;
 mod routes;

@@ -14,9 +14,9 @@ hub::limits! {
         /// Time for a TLS handshake.
         tls_handshake_timeout = 10, "seconds", "closed";
         /// HTTPS connections at once.
-        http_connections = 10_000, "connections", "waits";
+        http_connections = 10_000, "connections", "the longest stranger is closed, or waits";
         /// MQTT connections at once.
-        mqtt_connections = 20_000, "connections", "waits";
+        mqtt_connections = 20_000, "connections", "the longest stranger is closed, or waits";
         /// Largest MQTT packet.
         mqtt_packet = 1 << 20, "bytes", "0x95, closed";
         /// Messages of one MQTT connection that are written together.

@@ -46,8 +46,46 @@ fn failed(error: fjall::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
 
+fn table_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        // What is encrypted does not compress.
+        .data_block_compression_policy(fjall::config::CompressionPolicy::disabled())
+}
+
 impl Engine {
+    /// Opens the tables; makes them, all or none, where there are none yet.
     pub fn open(directory: &Path) -> Result<Engine, StoreError> {
+        if !directory.exists() {
+            Self::make(directory)?;
+        }
+        let database = Self::database(directory)?;
+        let open = |name: &&str| {
+            // The engine would make an empty one, and drop what its journal has for the old.
+            if !database.keyspace_exists(name) {
+                return Err(StoreError::Damaged(format!("the engine: its table `{name}`")));
+            }
+            database.keyspace(name, table_options).map_err(failed)
+        };
+        let tables = NAMES.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Engine { database, tables })
+    }
+
+    /// Makes the tables beside, and gives them their name when they are all there for good: the
+    /// engine itself does not make the names of its directories durable.
+    fn make(directory: &Path) -> Result<(), StoreError> {
+        let beside = directory.with_extension("new");
+        drop(std::fs::remove_dir_all(&beside));
+        let database = Self::database(&beside)?;
+        for name in NAMES {
+            drop(database.keyspace(name, table_options).map_err(failed)?);
+        }
+        database.persist(PersistMode::SyncAll).map_err(failed)?;
+        drop(database);
+        crate::files::sync_directories(&beside)?;
+        crate::files::rename(&beside, directory)
+    }
+
+    fn database(directory: &Path) -> Result<Database, StoreError> {
         let open = || {
             Database::builder(directory)
                 .max_journaling_size(MAX_JOURNAL_BYTES)
@@ -61,18 +99,10 @@ impl Engine {
         let opened = std::panic::catch_unwind(open).map_err(|_| {
             StoreError::Damaged(format!("the engine's files in `{}`", directory.display()))
         })?;
-        let database = opened.map_err(|error| match error {
+        opened.map_err(|error| match error {
             fjall::Error::Locked => StoreError::Locked(directory.display().to_string()),
             other => failed(other),
-        })?;
-        let options = || {
-            KeyspaceCreateOptions::default()
-                // What is encrypted does not compress.
-                .data_block_compression_policy(fjall::config::CompressionPolicy::disabled())
-        };
-        let open = |name: &&str| database.keyspace(name, options).map_err(failed);
-        let tables = NAMES.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Engine { database, tables })
+        })
     }
 
     pub fn writes(&self) -> Writes {

@@ -67,6 +67,8 @@ impl Files {
         for directory in [&self.data, &self.keys] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
             made.map_err(wrong(directory))?;
+            // Names of directories are made durable as contents are.
+            directory.ancestors().skip(1).take(2).try_for_each(sync_directory)?;
         }
         for name in ["operational.key", "sensitive.key"] {
             let key: [u8; 32] = vault::random();
@@ -148,11 +150,10 @@ impl Files {
                 .mode(0o600)
                 .open(&beside)?;
             file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&beside, path)?;
-            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+            file.sync_all()
         };
-        write().map_err(wrong(path))
+        write().map_err(wrong(path))?;
+        rename(&beside, path)
     }
 
     /// Opens the position file; gives what it says.
@@ -169,6 +170,10 @@ impl Files {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(wrong(&path))?;
         if bytes.is_empty() {
+            // From now on it is only written over, in one sector of a disk.
+            let start = Self::write_position(&file, Position::default());
+            start.and_then(|()| file.sync_all()).map_err(wrong(&path))?;
+            sync_directory(&self.keys)?;
             return Ok((file, Position::default()));
         }
         let damaged = || StoreError::Damaged(format!("the position file `{}`", path.display()));
@@ -198,7 +203,7 @@ impl Files {
     /// store is opened all the same: what is lost then is still noticed.
     pub(crate) fn copy_journal(&self) {
         let (engine, rescue) = (self.engine(), self.rescue());
-        if !engine.exists() || rescue.exists() {
+        if !engine.exists() || self.is_rescue_whole() {
             // A rescue copy that is still there is older, and thus more complete.
             return;
         }
@@ -212,12 +217,26 @@ impl Files {
                     fs::copy(entry.path(), beside.join(entry.file_name()))?;
                 }
             }
+            drop(fs::remove_dir_all(&rescue));
             fs::rename(&beside, &rescue)
         };
         if let Err(error) = copy() {
             drop(fs::remove_dir_all(&beside));
             tracing::warn!(%error, "the engine's journal cannot be copied before it is opened");
         }
+    }
+
+    /// Whether there is a copy, and it holds no less than the engine's journal does: the engine cuts
+    /// its own, and a power cut may have cut the copy.
+    fn is_rescue_whole(&self) -> bool {
+        let length = |path: PathBuf| fs::metadata(path).map_or(0, |found| found.len());
+        let Ok(copied) = fs::read_dir(self.rescue()) else { return false };
+        let names: Vec<_> = copied.flatten().map(|entry| entry.file_name()).collect();
+        let engine = self.engine();
+        !names.is_empty()
+            && names
+                .iter()
+                .all(|name| length(self.rescue().join(name)) >= length(engine.join(name)))
     }
 
     /// Removes the copy once the store is known to be whole.
@@ -229,6 +248,29 @@ impl Files {
     pub(crate) fn free_bytes(&self) -> u64 {
         rustix::fs::statvfs(&self.data).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize)
     }
+}
+
+/// Gives a file or directory another name in the same directory, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(wrong(to))?;
+    to.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory).and_then(|open| open.sync_all()).map_err(wrong(directory))
+}
+
+/// Makes the names in a directory and in those below it durable.
+pub(crate) fn sync_directories(directory: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(directory).map_err(wrong(directory))? {
+        let path = entry.map_err(wrong(directory))?.path();
+        if path.is_dir() {
+            sync_directories(&path)?;
+        }
+    }
+    sync_directory(directory)
 }
 
 fn encode(position: Position) -> [u8; 24] {

@@ -141,9 +141,7 @@ impl Store {
                 ring
             }
         };
-        if let Some(line) = keyring.note_public() {
-            files.append_keyring(&line)?;
-        }
+        let noted = keyring.note_public();
         let (position_file, acknowledged) = files.position()?;
         files.copy_journal();
         let engine = Engine::open(&files.engine())?;
@@ -186,6 +184,14 @@ impl Store {
             parts: Kept::default(),
         };
         store.load()?;
+        // Not before it is known that nothing lies under a key that a torn line may have held.
+        let ring = store.keyring.read();
+        if ring.is_torn() {
+            store.files.replace_keyring(&ring.to_bytes())?;
+        } else if let Some(line) = noted {
+            store.files.append_keyring(&line)?;
+        }
+        drop(ring);
         Ok(store)
     }
 
@@ -566,6 +572,10 @@ impl Store {
         for held in gone {
             held.series.iter().for_each(|one| history.drop_series(one.number));
             entities.remove(held.number);
+        }
+        // A seal that was planned before may hold rows that nothing encrypts any more.
+        if let Under::Dataset(dataset) | Under::Subject(dataset, _) = under {
+            history.forgotten_at.insert(dataset, self.next_commit());
         }
         Ok(ids.len())
     }

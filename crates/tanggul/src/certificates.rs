@@ -33,11 +33,9 @@ pub struct Made {
 /// # Errors
 /// When a file cannot be read or written, or a name is none.
 pub fn make(files: &Files, names: &[String]) -> Result<Made, CertificateError> {
-    let made = Made {
-        ca: files.data.join("ca.pem"),
-        certificate: files.keys.join("server.pem"),
-        key: files.keys.join("server.key.pem"),
-    };
+    // Certificate and key in one file: the two always belong together.
+    let both = files.keys.join("server.pem");
+    let made = Made { ca: files.data.join("ca.pem"), certificate: both.clone(), key: both };
     let ca_key_path = files.keys.join("ca.key.pem");
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path)
@@ -65,7 +63,13 @@ pub fn make(files: &Files, names: &[String]) -> Result<Made, CertificateError> {
     params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(SERVER_DAYS);
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?;
-    files.replace(&made.key, key.serialize_pem().as_bytes())?;
-    files.replace(&made.certificate, certificate.pem().as_bytes())?;
-    Ok(made)
+    let both = certificate.pem() + &key.serialize_pem();
+    match files.replace(&made.certificate, both.as_bytes()) {
+        // A full disk keeps nobody from starting: the last one still holds.
+        Err(error) if made.certificate.exists() => {
+            tracing::warn!(%error, "the certificate of the last start is used again");
+            Ok(made)
+        }
+        written => Ok(written.map(|()| made)?),
+    }
 }

@@ -115,11 +115,22 @@ pub struct StoreConfig {
     pub seal_points: usize,
     /// Unsealed commits of a dataset that are reason to seal.
     pub seal_commits: usize,
+    /// Milliseconds between two looks at what is to be sealed, in steps of 100.
+    pub seal_every_ms: u64,
+    /// Milliseconds between two looks at what is past its retention, in steps of 100.
+    pub retain_every_ms: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        StoreConfig { min_free_mib: 64, seal_points: 512, seal_commits: 4_096 }
+        let tidying = hub::Tidying::default();
+        StoreConfig {
+            min_free_mib: 64,
+            seal_points: 512,
+            seal_commits: 4_096,
+            seal_every_ms: tidying.seal_ms,
+            retain_every_ms: tidying.retain_ms,
+        }
     }
 }
 

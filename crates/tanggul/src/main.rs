@@ -96,7 +96,13 @@ enum Command {
     /// Make an empty data directory and its keys.
     Init { data: PathBuf },
     /// Derive everything again, and name what does not fit (exit code 3).
-    Verify(Data),
+    Verify {
+        #[command(flatten)]
+        data: Data,
+        /// A checkpoint that was kept from earlier: the log must have grown out of it.
+        #[arg(long)]
+        since: Option<PathBuf>,
+    },
     /// The log of acts.
     #[command(subcommand)]
     Log(LogCommand),
@@ -159,7 +165,12 @@ enum LogCommand {
         vkey: PathBuf,
     },
     /// Check exported files, byte by byte.
-    Verify { directory: PathBuf },
+    Verify {
+        directory: PathBuf,
+        /// A checkpoint that was kept from earlier: the log must have grown out of it.
+        #[arg(long)]
+        since: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -218,7 +229,7 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
             println!("made {} and its keys; keep the keys apart from the backups", data.display());
             Ok(Ended::Done)
         }
-        Command::Verify(data) => offline::verify(&data, output),
+        Command::Verify { data, since } => offline::verify(&data, since.as_deref(), output),
         Command::Log(LogCommand::Export { out, data, keys, remote }) => {
             match (data, remote.hub.is_some()) {
                 (Some(data), false) => offline::export(&Data { data, keys }, &out),
@@ -228,8 +239,8 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
         }
         Command::Log(LogCommand::Prove { index, data }) => offline::prove(&data, index),
         Command::Log(LogCommand::Check { receipt, vkey }) => offline::check(&receipt, &vkey),
-        Command::Log(LogCommand::Verify { directory }) => {
-            offline::verify_export(&directory, output)
+        Command::Log(LogCommand::Verify { directory, since }) => {
+            offline::verify_export(&directory, since.as_deref(), output)
         }
         Command::Import { file, map, dry_run, purpose, remote } => {
             let options = import::ImportOptions { file, map, dry_run, purpose, remote };

@@ -3,7 +3,7 @@
 use crate::{Data, Ended, Output, Remote};
 use anyhow::Context;
 use journal::{
-    Hash, Receipt, TileKind, TilePath, Tree, VerifyingKey, open_checkpoint, read_entries_bundle,
+    Hash, Receipt, TileKind, TilePath, VerifyingKey, open_checkpoint, read_entries_bundle,
 };
 use serde_json::json;
 use std::path::Path;
@@ -21,8 +21,13 @@ fn key_of(store: &Store) -> anyhow::Result<VerifyingKey> {
     Ok(journal::SigningKey::from_seed(origin, seed.bytes())?.verifying_key())
 }
 
-/// Verifies a stopped hub.
-pub fn verify(data: &Data, output: Output) -> anyhow::Result<Ended> {
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("`{}` cannot be read", path.display()))
+}
+
+/// Verifies a stopped hub, and that its log has grown out of a checkpoint that was kept.
+pub fn verify(data: &Data, since: Option<&Path>, output: Output) -> anyhow::Result<Ended> {
+    let kept = since.map(read_text).transpose()?;
     let store = match open(data) {
         Ok(store) => store,
         Err(
@@ -36,7 +41,11 @@ pub fn verify(data: &Data, output: Output) -> anyhow::Result<Ended> {
         }
         Err(error) => return Err(error.into()),
     };
-    let report = hub::verify(&store, &key_of(&store)?)?;
+    let key = key_of(&store)?;
+    let mut report = hub::verify(&store, &key)?;
+    if let Some(kept) = kept {
+        report.findings.extend(hub::verify_since(&store, &key, &kept)?);
+    }
     let findings: Vec<_> =
         report.findings.iter().map(|f| (f.what.clone(), f.why.clone())).collect();
     store.close();
@@ -160,11 +169,7 @@ pub fn prove(data: &Data, index: u64) -> anyhow::Result<Ended> {
 
 /// Checks a receipt offline.
 pub fn check(receipt: &Path, vkey: &Path) -> anyhow::Result<Ended> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .with_context(|| format!("`{}` cannot be read", path.display()))
-    };
-    let key = VerifyingKey::parse(&read(vkey)?)?;
+    let key = VerifyingKey::parse(&read_text(vkey)?)?;
     let text = match std::fs::read(receipt) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => {
@@ -189,14 +194,20 @@ pub fn check(receipt: &Path, vkey: &Path) -> anyhow::Result<Ended> {
     }
 }
 
-/// Checks exported files: every byte of every file is accounted for.
-pub fn verify_export(directory: &Path, output: Output) -> anyhow::Result<Ended> {
-    let findings = export_findings(directory);
+/// Checks exported files: every byte of every file is accounted for, and the log has grown out of a
+/// checkpoint that was kept.
+pub fn verify_export(
+    directory: &Path,
+    since: Option<&Path>,
+    output: Output,
+) -> anyhow::Result<Ended> {
+    let kept = since.map(read_text).transpose()?;
+    let findings = export_findings(directory, kept.as_deref());
     print_findings(output, None, &findings);
     Ok(if findings.is_empty() { Ended::Done } else { Ended::Unverified })
 }
 
-fn export_findings(directory: &Path) -> Vec<(String, String)> {
+fn export_findings(directory: &Path, kept: Option<&str>) -> Vec<(String, String)> {
     let mut findings = Vec::new();
     let mut find = |what: String, why: String| findings.push((what, why));
     let read = |name: &str| std::fs::read(directory.join(name)).map_err(|error| error.to_string());
@@ -259,12 +270,15 @@ fn export_findings(directory: &Path) -> Vec<(String, String)> {
         }
         level = level.chunks_exact(256).map(journal::group_root).collect();
     }
-    let mut tree = Tree::default();
-    for leaf in &leaves {
-        tree.push(leaf);
+    if let Some(why) = checkpoint.disagrees(&leaves) {
+        find("checkpoint".into(), why.into());
     }
-    if tree.root() != checkpoint.root {
-        find("tile/entries".into(), "the leaves do not lead to the checkpoint's root".into());
+    if let Some(kept) = kept {
+        let why = match open_checkpoint(kept, &key) {
+            Err(error) => Some(error.to_string()),
+            Ok(kept) => kept.disagrees(&leaves).map(str::to_owned),
+        };
+        why.into_iter().for_each(|why| find("the checkpoint that was kept".into(), why));
     }
     findings
 }

@@ -21,6 +21,35 @@ pub fn now() -> Time {
     Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// File handles that connections leave to the store, to deliveries and to everything else.
+const HANDLES_KEPT: usize = 512;
+
+/// Asks for as many file handles as the system gives, and lets the doors take no more connections
+/// than those are enough for.
+fn fit_to_handles(limits: &mut server::Limits) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let asked = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: asked.maximum, maximum: asked.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "no more file handles can be had");
+    }
+    let handles = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let free = usize::try_from(handles).unwrap_or(usize::MAX).saturating_sub(HANDLES_KEPT).max(16);
+    let wanted = limits.http_connections + limits.mqtt_connections;
+    if wanted > free {
+        let share = |of: usize| (of as f64 / wanted as f64 * free as f64).max(1.0) as usize;
+        limits.http_connections = share(limits.http_connections);
+        limits.mqtt_connections = share(limits.mqtt_connections);
+        let (https, mqtt) = (limits.http_connections, limits.mqtt_connections);
+        tracing::warn!(
+            handles,
+            https,
+            mqtt,
+            "fewer connections than configured; raise LimitNOFILE"
+        );
+    }
+}
+
 /// A hub with its doors open.
 pub struct Running {
     pub hub: Arc<Hub>,
@@ -45,6 +74,10 @@ pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Res
             min_points: config.store.seal_points / 2,
             max_blobs: config.store.seal_commits,
             ..SealPlan::default()
+        },
+        tidying: hub::Tidying {
+            seal_ms: config.store.seal_every_ms,
+            retain_ms: config.store.retain_every_ms,
         },
         limits: config.limits()?.1,
         notice,
@@ -86,10 +119,12 @@ pub async fn start(
     let mqtts = bind(config.listen.mqtt).await?;
     let (https_at, mqtts_at) = (https.local_addr()?, mqtts.local_addr()?);
     let courier = Arc::new(Courier::new(config.egress.allow.clone())?);
+    let mut limits = config.limits()?.0;
+    fit_to_handles(&mut limits);
     let app = Arc::new(App {
         hub: hub.clone(),
         courier: courier.clone(),
-        limits: config.limits()?.0,
+        limits,
         base_url: base_url("https", https_at),
         ready: AtomicBool::new(false),
     });

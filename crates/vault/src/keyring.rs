@@ -58,6 +58,11 @@ struct Held {
     wrapped: Vec<u8>,
 }
 
+/// Most bytes of a line, its length included.
+const MAX_LINE_BYTES: usize = 256;
+/// Bytes that a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
 const MAGIC: &[u8; 8] = b"TGKEYS01";
 
 /// All data keys.
@@ -69,6 +74,7 @@ pub struct Keyring {
     /// What deleted keys encrypted: a key that is missing without having been deleted is a loss.
     deleted: BTreeMap<KeyId, (Scope, Root)>,
     next: KeyId,
+    torn: bool,
 }
 
 impl Keyring {
@@ -81,11 +87,12 @@ impl Keyring {
             current: HashMap::new(),
             deleted: BTreeMap::new(),
             next: 1,
+            torn: false,
         }
     }
 
-    /// Reads what [`Keyring::to_bytes`] wrote, with lines appended since. A last line cut short by a
-    /// crash was never acknowledged and is left out.
+    /// Reads what [`Keyring::to_bytes`] wrote, with lines appended since. A last line that a crash
+    /// tore was never acknowledged and is left out: see [`Keyring::is_torn`].
     ///
     /// # Errors
     /// When a root does not fit or a line is damaged.
@@ -96,31 +103,49 @@ impl Keyring {
     ) -> Result<Keyring, KeyringError> {
         let mut ring = Keyring::new(operational, sensitive);
         let mut rest = bytes.strip_prefix(MAGIC).ok_or(KeyringError::Damaged(0))?;
-        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        while !rest.is_empty() {
             let at = bytes.len() - rest.len();
-            let length = u32::from_be_bytes(*length) as usize;
-            let Some((line, after)) = after.split_at_checked(length) else { break };
-            let line: Line = postcard::from_bytes(line).map_err(|_| KeyringError::Damaged(at))?;
-            if line.wrapped.is_empty() {
-                ring.deleted.insert(line.id, (line.scope, line.root));
-                ring.next = ring.next.max(line.id + 1);
-                rest = after;
-                continue;
-            }
-            let secret = match ring.root(line.root) {
-                Some(root) => {
-                    let plain = open(root, &context(line.id, line.scope), &line.wrapped)
-                        .ok_or(KeyringError::WrongRoot(line.root))?;
-                    let plain = plain.try_into().map_err(|_| KeyringError::Damaged(at))?;
-                    Some(Secret::new(plain))
+            match ring.read_line(rest, at) {
+                Ok(after) => rest = after,
+                Err(_) if is_torn(at, rest) => {
+                    ring.torn = true;
+                    break;
                 }
-                None => None,
-            };
-            let held = Held { scope: line.scope, root: line.root, secret, wrapped: line.wrapped };
-            ring.hold(line.id, held);
-            rest = after;
+                Err(error) => return Err(error),
+            }
         }
         Ok(ring)
+    }
+
+    /// Whether a torn last line was left out. What is appended behind it would be lost: the file is
+    /// to be replaced first.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Takes in the line that `rest` begins with; gives what comes after it.
+    fn read_line<'a>(&mut self, rest: &'a [u8], at: usize) -> Result<&'a [u8], KeyringError> {
+        let damaged = || KeyringError::Damaged(at);
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (line, after) = after.split_at_checked(length).ok_or_else(damaged)?;
+        let line: Line = postcard::from_bytes(line).map_err(|_| damaged())?;
+        if line.wrapped.is_empty() {
+            self.deleted.insert(line.id, (line.scope, line.root));
+            self.next = self.next.max(line.id + 1);
+            return Ok(after);
+        }
+        let secret = match self.root(line.root) {
+            Some(root) => {
+                let plain = open(root, &context(line.id, line.scope), &line.wrapped)
+                    .ok_or(KeyringError::WrongRoot(line.root))?;
+                Some(Secret::new(plain.try_into().map_err(|_| damaged())?))
+            }
+            None => None,
+        };
+        let held = Held { scope: line.scope, root: line.root, secret, wrapped: line.wrapped };
+        self.hold(line.id, held);
+        Ok(after)
     }
 
     fn hold(&mut self, id: KeyId, held: Held) {
@@ -271,6 +296,20 @@ impl Keyring {
     }
 }
 
+/// Whether the end of a file, from byte `at` on, is a line that a crash tore: no longer than a line,
+/// and cut short, or with zeros where a sector of the disk was not written.
+fn is_torn(at: usize, end: &[u8]) -> bool {
+    let sector = |offset: usize| (at + offset) / SECTOR;
+    let unwritten = (0..end.len()).map(sector).any(|number| {
+        let mut of_it = end.iter().enumerate().filter(|(offset, _)| sector(*offset) == number);
+        of_it.all(|(_, byte)| *byte == 0)
+    });
+    let whole = end
+        .split_first_chunk::<4>()
+        .is_some_and(|(length, after)| u32::from_be_bytes(*length) as usize <= after.len());
+    end.len() <= MAX_LINE_BYTES && (unwritten || !whole)
+}
+
 fn context(id: KeyId, scope: Scope) -> Vec<u8> {
     postcard::to_stdvec(&("tanggul keyring", id, scope)).unwrap_or_default()
 }
@@ -298,7 +337,26 @@ mod tests {
         assert_eq!(again.current(Scope::Dataset(1)), Some(second));
         assert_eq!(again.superseded(Scope::Dataset(1)), vec![first]);
         assert_eq!(again.secret(subject).unwrap().bytes(), ring.secret(subject).unwrap().bytes());
-        assert!(open(&file[..file.len() - 3]).unwrap().secret(subject).is_none());
+        assert!(!again.is_torn());
+        // A last line that was cut, or of which a sector was not written, was never told of.
+        let start = file.len() - ring.line(subject).len();
+        for kept in start + 1..file.len() {
+            let torn = open(&file[..kept]).unwrap();
+            assert!(torn.secret(subject).is_none() && torn.is_torn(), "cut at {kept}");
+        }
+        let mut zeros = file.clone();
+        zeros[start..].fill(0);
+        assert!(open(&zeros).unwrap().is_torn());
+        // Anything else is damage.
+        for at in start..file.len() {
+            let mut flipped = file.clone();
+            flipped[at] ^= 0x10;
+            let refused = open(&flipped).is_err() || open(&flipped).unwrap().is_torn();
+            assert!(refused, "byte {at}");
+        }
+        let mut zeros = file.clone();
+        zeros[start - 30..].fill(0);
+        assert!(open(&zeros).is_err(), "more than a line");
         ring.delete(&[subject]);
         let mut again = open(&ring.to_bytes()).unwrap();
         assert!(again.secret(subject).is_none() && again.is_deleted(subject));

@@ -2,12 +2,11 @@
 
 use super::codec::{self, Connect, Malformed, Packet, Publish, Version, reason};
 use crate::app::App;
-use crate::call::source_of;
+use crate::call::{Peer, source_of};
 use bytes::BytesMut;
 use hub::{HubError, ItemResult, Source, WriteReport};
 use model::{Attribute, Change, Content, Credential, Entity, Instance, Name, Session, Time, Value};
 use ngsild::{Context, Form, check_uri, parse_attribute, parse_fragment, parse_json};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,16 +31,11 @@ struct Connection {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve(
-    stream: Stream,
-    peer: SocketAddr,
-    app: Arc<App>,
-    mut stopped: watch::Receiver<bool>,
-) {
+pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
     let mut connection = Connection {
         app,
         stream,
-        source: source_of(peer.ip()),
+        source: source_of(peer.address.ip()),
         buffer: BytesMut::with_capacity(4_096),
         out: Vec::new(),
         version: Version::V5,
@@ -50,6 +44,7 @@ pub async fn serve(
     let connect =
         tokio::time::timeout(Duration::from_secs(CONNECT_TIMEOUT_S), connection.connect());
     let Ok(Some((connect, token))) = connect.await else { return };
+    peer.place.is_known();
     let silence = match connect.keep_alive_s {
         0 => LONGEST_SILENCE_S,
         // Clause 3.1.2.10: one and a half times the keep-alive.

@@ -1,0 +1,168 @@
+//! Somebody at the disk with the engine's own tools: records and leaves taken away, put in another
+//! order, doubled, or brought from another log; checkpoints forged; the tree put back. Each is named.
+
+use super::{city, copy_all, reading, session};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use std::path::Path;
+use store::{Files, Store};
+use tempfile::TempDir;
+
+/// The engine's tables, open to be changed.
+struct Tables(Database);
+
+impl Tables {
+    fn open(root: &Path) -> Tables {
+        Tables(Database::builder(root.join("data/store")).open().unwrap())
+    }
+
+    fn table(&self, name: &str) -> Keyspace {
+        self.0.keyspace(name, KeyspaceCreateOptions::default).unwrap()
+    }
+
+    fn take(&self, table: &str, key: &[u8]) -> Vec<u8> {
+        self.table(table).get(key).unwrap().unwrap().to_vec()
+    }
+
+    fn put(&self, table: &str, key: &[u8], value: &[u8]) {
+        self.table(table).insert(key, value).unwrap();
+    }
+
+    fn swap(&self, table: &str, one: &[u8], other: &[u8]) {
+        let (first, second) = (self.take(table, one), self.take(table, other));
+        self.put(table, one, &second);
+        self.put(table, other, &first);
+    }
+}
+
+fn leaf(index: u64) -> [u8; 9] {
+    let mut key = [u8::MAX; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// A hub that did some work and stopped; gives its log's key, and an earlier checkpoint.
+async fn worked(directory: &TempDir, readings: u32) -> (String, String) {
+    let (hub, token) = city(directory).await;
+    let gauge = session(&hub, &token);
+    hub.write(&gauge, vec![reading("River", 0.0, 0)]).await.unwrap();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    for minute in 1..readings {
+        let changes = vec![reading("River", f64::from(minute), minute)];
+        hub.write(&gauge, changes).await.unwrap();
+    }
+    let (size, root) = hub.store.log_root();
+    let checkpoint = Some(hub.signing.sign(size, &root));
+    hub.store.commit(store::Batch { checkpoint, ..store::Batch::default() }).unwrap();
+    let vkey = hub.vkey();
+    hub.stop().await;
+    (vkey, kept)
+}
+
+/// What verification says of a data directory.
+fn findings(root: &Path, vkey: &str, kept: &str) -> Vec<String> {
+    let files = Files::new(&root.join("data"), None);
+    let store = match Store::open(files, store::Options { min_free_bytes: 0 }) {
+        Ok(store) => store,
+        Err(error) => return vec![error.to_string()],
+    };
+    let key = journal::VerifyingKey::parse(vkey).unwrap();
+    let mut found = crate::verify(&store, &key).unwrap().findings;
+    found.extend(crate::verify_since(&store, &key, kept).unwrap());
+    found.into_iter().map(|finding| format!("{}: {}", finding.what, finding.why)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_tampered_with_is_named() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (vkey, kept) = worked(&own, 20).await;
+    let (_, kept_there) = worked(&other, 30).await;
+    assert_eq!(findings(own.path(), &vkey, &kept), Vec::<String>::new());
+    assert!(!findings(own.path(), &vkey, &kept_there).is_empty(), "another log's checkpoint");
+    let at = |index: u64| index.to_be_bytes();
+    // Another hub has the same name, and a key of its own.
+    let there = Tables::open(other.path());
+    let (strange_record, strange_leaf) =
+        (there.take("record", &at(7)), there.take("log", &leaf(7)));
+    let strange_checkpoint = there.take("meta", b"checkpoint");
+    let attacks: Vec<(&str, &str, Box<dyn Fn(&Tables)>)> = vec![
+        ("a record dropped", "record 7", Box::new(|t| t.table("record").remove(at(7)).unwrap())),
+        ("two records swapped", "record 7", Box::new(|t| t.swap("record", &at(7), &at(9)))),
+        (
+            "a record doubled",
+            "record 9",
+            Box::new(|t| t.put("record", &at(9), &t.take("record", &at(7)))),
+        ),
+        (
+            "another log's record",
+            "record 7",
+            Box::new(|t| t.put("record", &at(7), &strange_record)),
+        ),
+        ("a leaf dropped", "leaf", Box::new(|t| t.table("log").remove(leaf(7)).unwrap())),
+        ("two leaves swapped", "record 7", Box::new(|t| t.swap("log", &leaf(7), &leaf(9)))),
+        (
+            "a leaf doubled",
+            "record 9",
+            Box::new(|t| t.put("log", &leaf(9), &t.take("log", &leaf(7)))),
+        ),
+        ("another log's leaf", "record 7", Box::new(|t| t.put("log", &leaf(7), &strange_leaf))),
+        (
+            "record and leaf swapped",
+            "record 7",
+            Box::new(|t| {
+                t.swap("record", &at(7), &at(9));
+                t.swap("log", &leaf(7), &leaf(9));
+            }),
+        ),
+        (
+            "another log's checkpoint",
+            "the checkpoint",
+            Box::new(|t| t.put("meta", b"checkpoint", &strange_checkpoint)),
+        ),
+        (
+            "a checkpoint that says more",
+            "the checkpoint",
+            Box::new(|t| {
+                let note = String::from_utf8(t.take("meta", b"checkpoint")).unwrap();
+                let size = note.lines().nth(1).unwrap();
+                let more = (size.parse::<u64>().unwrap() + 1).to_string();
+                t.put("meta", b"checkpoint", note.replacen(size, &more, 1).as_bytes());
+            }),
+        ),
+        (
+            "no checkpoint",
+            "the checkpoint",
+            Box::new(|t| t.table("meta").remove("checkpoint").unwrap()),
+        ),
+    ];
+    for (name, named, attack) in attacks {
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(own.path(), copy.path());
+        attack(&Tables::open(copy.path()));
+        let found = findings(copy.path(), &vkey, &kept);
+        assert!(found.iter().any(|line| line.contains(named)), "{name}: {found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_put_back_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = tempfile::tempdir().unwrap();
+    let (vkey, _) = worked(&directory, 5).await;
+    copy_all(directory.path(), before.path());
+    let hub = super::start(&directory, 0).await;
+    hub.write(&hub.own_session(), vec![reading("River", 99.0, 50)]).await.unwrap();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    // The whole of it, keys too: it fits in itself, and not with what others kept.
+    let found = findings(before.path(), &vkey, &kept);
+    assert_eq!(found, ["the checkpoint that was kept: it covers more records than there are"]);
+    // The data alone: the position beside the keys says how far it was.
+    std::fs::remove_dir_all(directory.path().join("data")).unwrap();
+    copy_all(&before.path().join("data"), &directory.path().join("data"));
+    let found = findings(directory.path(), &vkey, &kept);
+    assert!(found[0].contains("opens shorter than what was acknowledged"), "{found:?}");
+}
