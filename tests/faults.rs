@@ -1,8 +1,9 @@
 //! The disk under the store fails: what was acknowledged stays, nothing is tried again on the same
 //! file, reads go on, life-safety data goes through the ring, and a restart recovers.
 
-use crate::harness::City;
+use crate::harness::{City, stdout};
 use serde_json::{Value, json};
+use std::process::Command;
 
 const PASSWORD: &str = "kuda meja awan tujuh belas";
 const STREAM: &str = "urn:ngsi-ld:FloodMonitoring:fault";
@@ -74,7 +75,7 @@ fn fails_safely(call: &str, error: &str) {
     assert_eq!(shown.status, 200, "{}", shown.text);
     let reading = json!([{"id": STREAM, "type": "FloodMonitoring",
         "currentLevel": {"value": 321, "unitCode": "CMT", "observedAt": "2026-02-01T10:00:00Z"}}]);
-    let kept = city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", &device, &reading);
+    let kept = city.post(UPSERT, &device, &reading);
     assert!(kept.status < 300, "life-safety goes on: {}", kept.text);
     city.kill();
     city.launch();
@@ -107,4 +108,269 @@ fn a_failed_fsync_is_never_tried_again() {
 #[test]
 fn a_failed_write_is_never_tried_again() {
     fails_safely("write", "ENOSPC");
+}
+
+/// A small file system of its own; it goes with the value.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(mib: u32) -> Option<Small> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(directory.path())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            println!("not run: a file system cannot be mounted here");
+            return None;
+        }
+        Some(Small(directory))
+    }
+
+    /// Leaves this much room, in KiB.
+    fn leave(&self, kib: u64) {
+        let filler = self.0.path().join("filler");
+        drop(std::fs::remove_file(&filler));
+        let output = Command::new("df").args(["--output=avail", "-k"]).arg(self.0.path()).output();
+        let free = stdout(&output.unwrap()).lines().nth(1).unwrap().trim().parse::<u64>().unwrap();
+        let count = format!("count={}", free - kib);
+        let of = format!("of={}", filler.display());
+        let filled = Command::new("dd")
+            .args(["if=/dev/zero", "bs=1k", "status=none", &count, &of])
+            .status()
+            .unwrap();
+        assert!(filled.success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+/// A city whose data lies on a small file system.
+fn cramped(small: &Small, least_mib: u32) -> City {
+    let config = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
+    std::fs::write(&config, format!("[store]\nmin_free_mib = {least_mib}\n")).unwrap();
+    let directory = tempfile::tempdir_in(small.0.path()).unwrap();
+    let arguments = ["--devices", "0", "--config", config.to_str().unwrap()];
+    City::start_in(directory, &arguments, &[])
+}
+
+fn level(n: u32) -> Value {
+    json!([{"id": STREAM, "type": "FloodMonitoring", "currentLevel":
+        {"value": n, "unitCode": "CMT", "observedAt": format!("2026-02-01T10:00:{n:02}Z")}}])
+}
+
+const UPSERT: &str = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+
+#[test]
+fn a_small_disk_that_fills_up_keeps_the_flood_picture() {
+    let Some(small) = Small::mount(64) else { return };
+    let mut city = cramped(&small, 8);
+    let device = city.enrol_device("small", "rivers", STREAM);
+    assert!(city.post(UPSERT, &device, &level(1)).status < 300);
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(1)).status, 201);
+    // Less room than the hub keeps for itself.
+    small.leave(4 << 10);
+    let refused = city.post("/ngsi-ld/v1/entities", "app", &note(2));
+    assert_eq!((refused.status, refused.text.contains("MiB")), (507, true), "{}", refused.text);
+    assert_eq!(city.get("/readyz", "").status, 503);
+    assert!(city.post(UPSERT, &device, &level(2)).status < 300, "life-safety goes on");
+    let shown = city.get(&format!("/ngsi-ld/v1/entities/{STREAM}?options=keyValues"), "").json();
+    assert_eq!(shown["currentLevel"], 2);
+    // Room again: without a restart everything goes on, and the ring is brought home.
+    small.leave(24 << 10);
+    city.wait_for(|| (city.get("/readyz", "").status == 200).then_some(()));
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(3)).status, 201);
+    let path = format!("/ngsi-ld/v1/temporal/entities/{STREAM}?options=temporalValues");
+    city.wait_for(|| city.get(&path, "").text.contains("10:00:02").then_some(()));
+    city.verify_clean();
+}
+
+#[test]
+fn a_disk_without_any_room_loses_nothing_that_was_acknowledged() {
+    let Some(small) = Small::mount(64) else { return };
+    let mut city = cramped(&small, 0);
+    let device = city.enrol_device("small", "rivers", STREAM);
+    assert!(city.post(UPSERT, &device, &level(1)).status < 300);
+    small.leave(48);
+    let mut acknowledged = 0;
+    let refused = loop {
+        let answer = city.post("/ngsi-ld/v1/entities", "app", &note(acknowledged));
+        if answer.status != 201 {
+            break answer;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 2_000, "the disk does not fill up");
+    };
+    assert!([503, 507].contains(&refused.status), "{}", refused.text);
+    assert!(city.post(UPSERT, &device, &level(3)).status < 300, "life-safety goes on");
+    city.kill();
+    small.leave(0);
+    // A start needs no room that is not there: what is open to all is shown again.
+    assert!(served(&city).contains("currentLevel"));
+    small.leave(24 << 10);
+    city.launch();
+    for n in 0..acknowledged {
+        let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Note:{n}?options=keyValues");
+        assert_eq!(city.get(&path, "app").json()["level"], json!(n));
+    }
+    let path = format!("/ngsi-ld/v1/entities/{STREAM}?options=keyValues");
+    assert_eq!(city.get(&path, "").json()["currentLevel"], 3);
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(10_000)).status, 201);
+    city.verify_clean();
+}
+
+/// What a hub that serves the city's data without its demo says of the river.
+fn served(city: &City) -> String {
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (https, mqtt) = (port(), port());
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "data = \"{}\"\n[listen]\nhttps = \"{https}\"\nmqtt = \"{mqtt}\"\n[store]\nmin_free_mib = 0\n",
+        city.data().display()
+    );
+    std::fs::write(config.path(), text).unwrap();
+    let mut hub = Command::new(crate::harness::program())
+        .args(["serve", "--config", config.path().to_str().unwrap()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let output = Command::new("curl")
+        .args(["-sf", "--retry", "100", "--retry-connrefused", "--retry-delay", "1"])
+        .args(["--cacert", city.data().join("ca.pem").to_str().unwrap()])
+        .arg(format!("https://localhost:{}/ngsi-ld/v1/entities/{STREAM}", https.port()))
+        .output()
+        .unwrap();
+    hub.kill().unwrap();
+    hub.wait().unwrap();
+    stdout(&output)
+}
+
+#[test]
+fn without_file_handles_known_clients_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut city = City::start_in(directory, &["--devices", "0"], &["prlimit", "--nofile=700:700"]);
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(1)).status, 201);
+    // More strangers than there are handles, and they stay.
+    let port: u16 = city.url().rsplit(':').next().unwrap().parse().unwrap();
+    let strangers: Vec<_> =
+        (0..900).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
+    assert!(strangers.len() > 800, "{} connected", strangers.len());
+    for n in 2..40 {
+        assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(n)).status, 201);
+    }
+    // A newcomer gets in as well.
+    let output = Command::new("curl")
+        .args(["-sf", "--max-time", "20", "--cacert", city.ca()])
+        .arg(format!("{}/healthz", city.url()))
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), "ok\n");
+    drop(strangers);
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(50)).status, 201);
+    city.verify_clean();
+}
+
+#[test]
+fn a_clock_that_jumps_loses_nothing_and_locks_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = directory.path().join("clock");
+    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
+    set("+0");
+    let environment = [
+        "env",
+        "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        &format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
+        &format!("LD_PRELOAD={}", faketime()),
+    ];
+    let mut city = City::start_in(directory, &["--devices", "0"], &environment);
+    let device = city.enrol_device("clock", "rivers", STREAM);
+    let official = json!({"kind": "official", "login": "social.1", "department": "social", "roles": ["department"]});
+    let code = city.act("admin", "principal.enrol", official).json()["answer"]["code"].clone();
+    let redeem = json!({"code": code, "password": PASSWORD});
+    assert_eq!(city.post("/api/v1/redeem", "", &redeem).status, 201);
+    let sign_in = json!({"login": "social.1", "password": PASSWORD});
+    // A day on, a week back, home again, and a minute back: everybody works, and each write has its
+    // receipt within the second that checkpoints come in.
+    for (n, offset) in (1..).zip(["+1d", "-7d", "+0", "-1m"]) {
+        set(offset);
+        assert!(city.post(UPSERT, &device, &level(n)).status < 300, "{offset}");
+        let written = city.post("/ngsi-ld/v1/entities", "app", &note(n));
+        assert_eq!(written.status, 201, "{offset}: {}", written.text);
+        let index = written.receipt();
+        let receipt = || city.get(&format!("/api/v1/receipts/{index}"), "").status == 200;
+        city.wait_for(|| receipt().then_some(()));
+        assert_eq!(city.post("/api/v1/session", "", &sign_in).status, 200, "{offset}");
+        // Guessing is slowed down all the same, and wakes up by itself.
+        let wrong = json!({"login": "social.1", "password": "kuda meja awan tujuh sebelas"});
+        assert_eq!(city.post("/api/v1/session", "", &wrong).status, 401, "{offset}");
+    }
+    // Far on, what was given for a time has ended; back home it holds again.
+    set("+4000d");
+    assert_eq!(city.get("/api/v1/principals", "admin").status, 401);
+    set("+0");
+    assert_eq!(city.get("/api/v1/principals", "admin").status, 200);
+    city.verify_clean();
+}
+
+/// The library that makes up the time.
+fn faketime() -> String {
+    let found = Command::new("dpkg").args(["-L", "libfaketime"]).output().unwrap();
+    let files = stdout(&found);
+    let library = files.lines().find(|line| line.ends_with("libfaketimeMT.so.1"));
+    library.expect("install libfaketime").to_owned()
+}
+
+#[test]
+fn a_slow_disk_holds_up_only_those_who_write() {
+    let mut city = City::start();
+    let written = note(1);
+    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &written).status, 201);
+    city.stop();
+    let journal = city.data().join("store/0.jnl");
+    // A second for every fsync.
+    city.launch_under(&[
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        journal.to_str().unwrap(),
+        "-e",
+        "trace=fdatasync",
+        "-e",
+        "inject=fdatasync:delay_exit=1000000",
+    ]);
+    let path = "/ngsi-ld/v1/entities/urn:ngsi-ld:Note:1?options=keyValues";
+    let writers: Vec<_> = (0..8)
+        .map(|n| {
+            let (url, ca, token) = (city.url().to_owned(), city.ca().to_owned(), city.token("app"));
+            std::thread::spawn(move || {
+                let output = Command::new("curl")
+                    .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", &ca])
+                    .args(["-H", &format!("Authorization: Bearer {token}")])
+                    .args(["-H", "Content-Type: application/json"])
+                    .args(["-d", &note(100 + n).to_string()])
+                    .arg(format!("{url}/ngsi-ld/v1/entities"))
+                    .output();
+                stdout(&output.unwrap())
+            })
+        })
+        .collect();
+    let mut reads = 0;
+    while writers.iter().any(|writer| !writer.is_finished()) {
+        assert_eq!(city.get(path, "app").json()["level"], json!(1));
+        reads += 1;
+    }
+    assert!(writers.into_iter().all(|writer| writer.join().unwrap() == "201"));
+    assert!(reads > 20, "reads waited for the disk: {reads}");
+    city.verify_clean();
 }

@@ -15,6 +15,7 @@ mod lens;
 mod limits;
 mod log;
 mod mqtt;
+mod oracle;
 mod routes;
 mod sealed;
 mod skeleton;

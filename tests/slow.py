@@ -1,6 +1,7 @@
 """Connections as a hostile or broken client holds them. Prints one JSON object a case.
 
-usage: slow.py PORT CASE...; cases: handshake, head, body, hold=N, mqtt=[LOGIN, TOKEN, TIMES, PAYLOAD]
+usage: slow.py PORT CASE...; cases: handshake, head, body, hold=N, known=[N, TOKEN],
+mqtt=[LOGIN, TOKEN, TIMES, PAYLOAD]
 """
 import json
 import socket
@@ -43,6 +44,15 @@ def answered(port):
         return held.recv(12) == b"HTTP/1.1 200"
     except OSError:
         return False
+
+
+def known(port, token):
+    """A connection that has shown a credential."""
+    held = connect(port)
+    head = f"GET /api/v1/session HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    held.sendall(head.encode())
+    assert held.recv(4096).startswith(b"HTTP/1.1 200")
+    return held
 
 
 def mqtt(port, login, token, times, payload):
@@ -90,8 +100,11 @@ def case(port, name):
         return until_closed(held)
     if name.startswith("mqtt="):
         return mqtt(port, *json.loads(name.removeprefix("mqtt=")))
-    count = int(name.removeprefix("hold="))
-    held = [connect(port) for _ in range(count)]
+    if name.startswith("known="):
+        count, token = json.loads(name.removeprefix("known="))
+        held = [known(port, token) for _ in range(count)]
+    else:
+        held = [connect(port) for _ in range(int(name.removeprefix("hold=")))]
     full = answered(port)
     held.pop().close()
     time.sleep(0.2)

@@ -15,10 +15,11 @@ const USAGE: &str =
   release-check  the long proofs";
 
 /// Debian packages that the tests use, and the program that shows each is there.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("mosquitto_pub", "mosquitto-clients"),
     ("curl", "curl"),
     ("strace", "strace"),
+    ("faketime", "faketime libfaketime"),
     ("go", "golang-go golang-golang-x-mod-dev"),
     ("python3", "python3 python3-venv"),
 ];

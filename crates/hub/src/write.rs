@@ -180,6 +180,12 @@ impl Hub {
 
     async fn plan(&self, deciding: &mut Deciding<'_>, into: Option<&str>, change: Change) -> Plan {
         let (session, snapshot) = (deciding.session, deciding.snapshot.clone());
+        if session.principal.kind == Kind::Public {
+            // Before anything is looked up: nobody learns by trying whether an id is there.
+            self.record_refusal(session, Verb::Write, Action::Write, "*").await;
+            let what = "changes need a credential; send `Authorization: Bearer TOKEN`";
+            return Plan::Refuse(HubError::Unauthenticated(what.into()));
+        }
         let held = self.store.entity(change.id());
         let closed = if held.is_none() { self.store.closed_owner(change.id()) } else { None };
         let owner = held.as_ref().map(|held| held.dataset).or(closed);
@@ -204,12 +210,11 @@ impl Hub {
         if !deciding.on(action, number, &dataset).allowed {
             // An id taken in a dataset the caller cannot see answers as taken, whoever asks.
             self.record_refusal(session, Verb::Write, action, &dataset.id).await;
-            let public = session.principal.kind == Kind::Public;
-            if taken && !public && matches!(change, Change::Create(_)) {
+            if taken && matches!(change, Change::Create(_)) {
                 return Plan::Refuse(HubError::Refusal(Refusal::Exists(change.id().to_owned())));
             }
             let lens = deciding.on(Action::Read, number, &dataset);
-            if owner.is_some() && !public && dataset.about_people && !lens.allowed {
+            if owner.is_some() && dataset.about_people && !lens.allowed {
                 return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
             }
             return Plan::Refuse(self.forbidden(session, action, &dataset));
