@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod faults;
 mod floors;
+mod fuzz;
 mod govern;
 mod harness;
 mod import;

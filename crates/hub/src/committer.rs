@@ -144,31 +144,37 @@ struct Work {
 /// Runs until told to stop.
 pub fn run(hub: &Arc<Hub>, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut group = Group::new(hub);
-        let mut stop = None;
-        let mut next = Some(first);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Stop(reply) => stop = Some(reply),
-                job => group.take(job),
-            }
-            if stop.is_none() && group.changes < hub.options.limits.group_changes {
-                next = queue.try_recv().ok();
-            }
-        }
-        if stop.is_some() {
-            group.records.extend(hub.due_counts(true));
-        }
-        group.commit();
-        if let Some(reply) = stop {
-            let mut last = Group::new(hub);
-            last.checkpoint = true;
-            last.commit();
-            // Fails only when whoever asked has gone.
-            let _ = reply.send(());
+        if !step(hub, first, &mut queue) {
             return;
         }
     }
+}
+
+/// Commits one group, of the first job and what waits behind it; false when it was told to stop.
+pub(crate) fn step(hub: &Arc<Hub>, first: Job, queue: &mut mpsc::Receiver<Job>) -> bool {
+    let mut group = Group::new(hub);
+    let mut stop = None;
+    let mut next = Some(first);
+    while let Some(job) = next.take() {
+        match job {
+            Job::Stop(reply) => stop = Some(reply),
+            job => group.take(job),
+        }
+        if stop.is_none() && group.changes < hub.options.limits.group_changes {
+            next = queue.try_recv().ok();
+        }
+    }
+    if stop.is_some() {
+        group.records.extend(hub.due_counts(true));
+    }
+    group.commit();
+    let Some(reply) = stop else { return true };
+    let mut last = Group::new(hub);
+    last.checkpoint = true;
+    last.commit();
+    // Fails only when whoever asked has gone.
+    let _ = reply.send(());
+    false
 }
 
 struct Group<'a> {

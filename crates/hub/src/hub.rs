@@ -60,6 +60,35 @@ impl Hub {
     /// # Errors
     /// When the store cannot be opened or a document in it is damaged.
     pub fn start(files: Files, options: HubOptions) -> Result<Arc<Hub>, HubError> {
+        let (hub, queue) = Hub::assemble(files, options)?;
+        let committer = {
+            let hub = hub.clone();
+            std::thread::Builder::new()
+                .name("committer".into())
+                .spawn(move || committer::run(&hub, queue))
+        };
+        let upkeep = {
+            let hub = hub.clone();
+            std::thread::Builder::new()
+                .name("upkeep".into())
+                .spawn(move || crate::upkeep::run(&hub))
+        };
+        for thread in [committer, upkeep] {
+            let thread = thread.map_err(|error| HubError::Conflict(error.to_string()))?;
+            hub.threads.lock().push(thread);
+        }
+        hub.recompile_subscriptions();
+        hub.finish_shredding();
+        hub.open_inbox();
+        hub.reconcile_ring();
+        Ok(hub)
+    }
+
+    /// Everything but the threads: what is asked of the committer waits in the queue.
+    pub(crate) fn assemble(
+        files: Files,
+        options: HubOptions,
+    ) -> Result<(Arc<Hub>, mpsc::Receiver<Job>), HubError> {
         let ring = crate::ring::Ring::open(&files)?;
         let store = Arc::new(Store::open(files, options.store.clone())?);
         let state = State::load(&store, options.limits.decisions_cached)?;
@@ -94,27 +123,7 @@ impl Hub {
             threads: Mutex::default(),
         });
         govern::register_all(&hub);
-        let committer = {
-            let hub = hub.clone();
-            std::thread::Builder::new()
-                .name("committer".into())
-                .spawn(move || committer::run(&hub, queue))
-        };
-        let upkeep = {
-            let hub = hub.clone();
-            std::thread::Builder::new()
-                .name("upkeep".into())
-                .spawn(move || crate::upkeep::run(&hub))
-        };
-        for thread in [committer, upkeep] {
-            let thread = thread.map_err(|error| HubError::Conflict(error.to_string()))?;
-            hub.threads.lock().push(thread);
-        }
-        hub.recompile_subscriptions();
-        hub.finish_shredding();
-        hub.open_inbox();
-        hub.reconcile_ring();
-        Ok(hub)
+        Ok((hub, queue))
     }
 
     /// The clock.

@@ -2,6 +2,7 @@
 
 mod disk;
 mod images;
+mod schedules;
 mod tamper;
 
 use crate::{Hub, HubError, HubOptions, ItemResult, NewPrincipal, Query, Source};

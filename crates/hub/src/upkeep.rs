@@ -3,10 +3,11 @@
 use crate::Hub;
 use crate::committer::Job;
 use crate::recorder::{hex, map, record};
-use model::{Value, Verb};
+use model::{Dataset, Value, Verb};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use store::Sealed;
 
 /// Between two looks, in milliseconds: how soon a stop is seen.
 const LOOK_MS: u64 = 100;
@@ -66,42 +67,52 @@ pub(crate) fn seal_all(hub: &Hub) {
         if hub.stopping.load(Ordering::Acquire) {
             return;
         }
-        if hub.store.has_superseded(*number) {
-            // Begun before a restart, or pushed aside by a full queue.
-            let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
-            let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), done);
-            send(hub, Job::Rewrap { dataset: *number, id: dataset.id.clone(), record: made });
-        }
-        match hub.store.plan_seal(*number, dataset.about_people, hub.options.seal) {
-            Ok(None) => {}
-            Ok(Some(sealed)) => {
-                let mut detail = vec![
-                    ("sealed", Value::Integer(i64::from(*number))),
-                    ("generation", Value::Integer(i64::from(sealed.generation))),
-                    ("upto", Value::Integer(sealed.upto.cast_signed())),
-                    ("points", Value::Integer(sealed.points as i64)),
-                ];
-                let digest = |digest: journal::Hash| Value::from(hex(&digest));
-                detail.extend(sealed.chunks_digest.map(|found| ("digest", digest(found))));
-                detail.extend(sealed.segments_digest.map(|found| ("segments", digest(found))));
-                let left: usize = sealed.residual.iter().map(|part| part.rows.len()).sum();
-                detail.extend((left > 0).then_some(("rewritten", Value::Integer(left as i64))));
-                detail
-                    .extend(sealed.merged.map(|from| ("merged", Value::Integer(i64::from(from)))));
-                let detail = Value::Map(
-                    detail.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-                );
-                let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), detail);
-                for some in hub.store.ahead(*number, sealed.upto).chunks(DOCUMENTS_AT_ONCE) {
-                    send(hub, Job::Documents(some.to_vec()));
-                }
-                send(hub, Job::Seal(Box::new(sealed), made));
-            }
-            Err(error) => {
-                tracing::warn!(%error, dataset = dataset.id, "a dataset cannot be sealed")
-            }
+        for job in sealing(hub, *number, dataset) {
+            send(hub, job);
         }
     }
+}
+
+/// What is to be asked of the committer so that a dataset is sealed, planned as it is now.
+pub(crate) fn sealing(hub: &Hub, number: u32, dataset: &Dataset) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    if hub.store.has_superseded(number) {
+        // Begun before a restart, or pushed aside by a full queue.
+        let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
+        let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), done);
+        jobs.push(Job::Rewrap { dataset: number, id: dataset.id.clone(), record: made });
+    }
+    match hub.store.plan_seal(number, dataset.about_people, hub.options.seal) {
+        Ok(None) => {}
+        Ok(Some(sealed)) => {
+            let ahead = hub.store.ahead(number, sealed.upto);
+            jobs.extend(ahead.chunks(DOCUMENTS_AT_ONCE).map(|some| Job::Documents(some.to_vec())));
+            let detail = detail_of(number, &sealed);
+            let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), detail);
+            jobs.push(Job::Seal(Box::new(sealed), made));
+        }
+        Err(error) => {
+            tracing::warn!(%error, dataset = dataset.id, "a dataset cannot be sealed")
+        }
+    }
+    jobs
+}
+
+/// What a seal's record says: what was sealed, and what it stands for.
+fn detail_of(number: u32, sealed: &Sealed) -> Value {
+    let mut detail = vec![
+        ("sealed", Value::Integer(i64::from(number))),
+        ("generation", Value::Integer(i64::from(sealed.generation))),
+        ("upto", Value::Integer(sealed.upto.cast_signed())),
+        ("points", Value::Integer(sealed.points as i64)),
+    ];
+    let digest = |digest: journal::Hash| Value::from(hex(&digest));
+    detail.extend(sealed.chunks_digest.map(|found| ("digest", digest(found))));
+    detail.extend(sealed.segments_digest.map(|found| ("segments", digest(found))));
+    let left: usize = sealed.residual.iter().map(|part| part.rows.len()).sum();
+    detail.extend((left > 0).then_some(("rewritten", Value::Integer(left as i64))));
+    detail.extend(sealed.merged.map(|from| ("merged", Value::Integer(i64::from(from)))));
+    Value::Map(detail.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn retain_all(hub: &Hub) {

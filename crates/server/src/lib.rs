@@ -20,5 +20,6 @@ mod routes;
 pub use app::{App, router};
 pub use door::{Doors, Listening, TlsFiles};
 pub use limits::Limits;
+pub use mqtt::codec as mqtt_codec;
 pub use openapi::document as openapi_document;
 pub use routes::{ROUTES, Route};

@@ -1,6 +1,6 @@
 //! The MQTT door: devices publish, a PUBACK means durable.
 
-mod codec;
+pub mod codec;
 mod connection;
 
 pub use connection::serve;
