@@ -10,6 +10,7 @@ mod floors;
 mod fuzz;
 mod govern;
 mod harness;
+mod hostile;
 mod import;
 mod inputs;
 mod lens;

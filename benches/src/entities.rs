@@ -32,10 +32,19 @@ fn reading(n: u64, round: u64) -> Value {
         "speed": {"type": "Property", "value": (n + round) % 120, "observedAt": at}})
 }
 
-pub async fn measure(mut hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
-    let mut connection = hub.connect().await?;
+pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let all = setting("TANGGUL_BENCH_ENTITIES", 100_000) / BATCH * BATCH;
-    let rounds = setting("TANGGUL_BENCH_READINGS", 20);
+    measure_many(hub, figures, all, setting("TANGGUL_BENCH_READINGS", 20)).await
+}
+
+/// With so many entities and readings of each.
+pub async fn measure_many(
+    mut hub: Hub,
+    figures: &mut Figures,
+    all: u64,
+    rounds: u64,
+) -> anyhow::Result<()> {
+    let mut connection = hub.connect().await?;
     let write = |path: &str, batch: Vec<Value>| {
         let path = format!("/ngsi-ld/v1/entityOperations/{path}");
         hub.request("POST", &path, &json!(batch))

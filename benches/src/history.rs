@@ -27,8 +27,17 @@ pub fn reading(series: usize, point: usize, of: usize) -> Value {
         second / 3_600, second / 60 % 60, second % 60)}})
 }
 
-pub async fn measure(mut hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
-    let points = points();
+pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
+    measure_many(hub, figures, points()).await
+}
+
+/// With so many points of each series.
+pub async fn measure_many(
+    mut hub: Hub,
+    figures: &mut Figures,
+    points: usize,
+) -> anyhow::Result<()> {
+    let millions = (points * SERIES) as f64 / 1e6;
     let token = hub.token("app").to_owned();
     let batch = move |n: usize| {
         let (point, part) = (n * BATCH / SERIES, n % (SERIES / BATCH));
@@ -64,8 +73,8 @@ pub async fn measure(mut hub: Hub, figures: &mut Figures) -> anyhow::Result<()> 
         cpu += hub.process.cpu_s() - before;
         done += requests.len() * BATCH;
     }
-    let name = "batch ingest, HTTPS, 1,000 a request, durable";
-    figures.rate(name, "observations/s", done as f64, wall, cpu);
+    let name = format!("batch ingest, HTTPS, 1,000 a request, durable, {millions} M");
+    figures.rate(&name, "observations/s", done as f64, wall, cpu);
     figures.add("memory, after that", hub.process.memory_mib(), "MiB");
     sums(&hub, figures, "hourly mean of 10,000 series, before sealing").await?;
     let open = Instant::now();

@@ -3,11 +3,14 @@
 //! machine leaves alone, and the rate on the wall, which it does not; beside them what peers do in
 //! the same run.
 //!
-//! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify peers
+//! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify peers,
+//! and, only where named, for they are long: city growth
 
+mod city;
 mod client;
 mod doors;
 mod entities;
+mod growth;
 mod history;
 mod journal;
 mod load;
@@ -86,6 +89,12 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("notify") {
             notify::measure(&Hub::start(program)?, &mut figures).await?;
+        }
+        if sections.contains(&"city") {
+            city::measure(Hub::start(program)?, &mut figures).await?;
+        }
+        if sections.contains(&"growth") {
+            growth::measure(program, &mut figures).await?;
         }
         if wanted("peers") {
             peers::measure(&mut figures).await?;

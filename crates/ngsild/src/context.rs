@@ -204,7 +204,10 @@ impl Context {
         if let Some(term) = self.back.get(text) {
             return term.as_str().into();
         }
-        if let Some(rest) = self.vocabulary.as_deref().and_then(|v| text.strip_prefix(v)) {
+        // What is shorter must still mean the same: it may be a term with another meaning.
+        let means_it = |short: &str| self.expand(short) == *name;
+        let rest = self.vocabulary.as_deref().and_then(|v| text.strip_prefix(v));
+        if let Some(rest) = rest.filter(|rest| !rest.is_empty() && means_it(rest)) {
             return rest.into();
         }
         if name.is_short() {
@@ -219,6 +222,7 @@ impl Context {
             let rest = text.strip_prefix(base.as_str()).filter(|_| base.ends_with(['/', '#']))?;
             Some((base.len(), format!("{prefix}:{rest}")))
         });
+        let prefixed = prefixed.filter(|(_, short)| means_it(short));
         match prefixed.max() {
             Some((_, compact)) => compact.into(),
             None => text.into(),

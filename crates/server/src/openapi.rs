@@ -26,9 +26,8 @@ pub fn document() -> Value {
                     "2XX": {"description": "Done"},
                 },
             });
-            if !open {
-                operation["security"] = json!([{"bearer": []}]);
-            }
+            operation["security"] =
+                if *open { json!([{}, {"bearer": []}]) } else { json!([{"bearer": []}]) };
             operations.insert(method.to_lowercase(), operation);
         }
         paths.insert(path, Value::Object(operations));

@@ -25,7 +25,7 @@ pub const ROUTES: &[Route] = &[
     route!(
         "/ngsi-ld/v1/entities",
         [
-            ("GET", false, "Query entities"),
+            ("GET", true, "Query entities"),
             ("POST", false, "Create an entity"),
             ("DELETE", true, "Not offered")
         ],
@@ -34,7 +34,7 @@ pub const ROUTES: &[Route] = &[
     route!(
         "/ngsi-ld/v1/entities/{id}",
         [
-            ("GET", false, "Retrieve an entity"),
+            ("GET", true, "Retrieve an entity"),
             ("PATCH", false, "Merge an entity"),
             ("PUT", false, "Replace an entity"),
             ("DELETE", false, "Delete an entity")
@@ -87,17 +87,17 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/ngsi-ld/v1/entityOperations/query",
-        [("POST", false, "Query entities")],
+        [("POST", true, "Query entities")],
         post(ngsi::entities::post_query)
     ),
     route!(
         "/ngsi-ld/v1/temporal/entities",
-        [("GET", false, "Query histories"), ("POST", false, "Add to a history")],
+        [("GET", true, "Query histories"), ("POST", false, "Add to a history")],
         get(ngsi::temporal::query).post(ngsi::temporal::create)
     ),
     route!(
         "/ngsi-ld/v1/temporal/entities/{id}",
-        [("GET", false, "Retrieve a history"), ("DELETE", false, "Delete a history")],
+        [("GET", true, "Retrieve a history"), ("DELETE", false, "Delete a history")],
         get(ngsi::temporal::retrieve).delete(ngsi::temporal::delete)
     ),
     route!(
@@ -117,28 +117,28 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/ngsi-ld/v1/temporal/entityOperations/query",
-        [("POST", false, "Query histories")],
+        [("POST", true, "Query histories")],
         post(ngsi::temporal::post_query)
     ),
-    route!("/ngsi-ld/v1/types", [("GET", false, "Types of entities")], get(ngsi::types::types)),
+    route!("/ngsi-ld/v1/types", [("GET", true, "Types of entities")], get(ngsi::types::types)),
     route!(
         "/ngsi-ld/v1/types/{type}",
-        [("GET", false, "A type of entities")],
+        [("GET", true, "A type of entities")],
         get(ngsi::types::one_type)
     ),
     route!(
         "/ngsi-ld/v1/attributes",
-        [("GET", false, "Attributes of entities")],
+        [("GET", true, "Attributes of entities")],
         get(ngsi::types::attributes)
     ),
     route!(
         "/ngsi-ld/v1/attributes/{attribute}",
-        [("GET", false, "An attribute of entities")],
+        [("GET", true, "An attribute of entities")],
         get(ngsi::types::one_attribute)
     ),
     route!(
         "/ngsi-ld/v1/subscriptions",
-        [("GET", false, "Own subscriptions"), ("POST", false, "Subscribe")],
+        [("GET", true, "Own subscriptions"), ("POST", false, "Subscribe")],
         get(ngsi::subscriptions::list).post(ngsi::subscriptions::create)
     ),
     route!(
@@ -195,7 +195,7 @@ pub const ROUTES: &[Route] = &[
     route!("/api/v1/openapi.json", [("GET", true, "This document")], get(api::openapi)),
     route!(
         "/api/v1/session",
-        [("GET", true, "Who I am"), ("POST", true, "Sign in"), ("DELETE", false, "Sign out")],
+        [("GET", true, "Who I am"), ("POST", true, "Sign in"), ("DELETE", true, "Sign out")],
         get(api::session).post(api::sign_in).delete(api::sign_out)
     ),
     route!("/api/v1/redeem", [("POST", true, "Redeem a one-time code")], post(api::redeem)),
@@ -243,5 +243,5 @@ pub const ROUTES: &[Route] = &[
     route!("/public/style.css", [("GET", true, "How public pages look")], get(public::style)),
     route!("/healthz", [("GET", true, "Whether the process lives")], get(ops::healthz)),
     route!("/readyz", [("GET", true, "Whether the hub can do its work")], get(ops::readyz)),
-    route!("/metrics", [("GET", false, "Counts for Prometheus")], get(ops::metrics)),
+    route!("/metrics", [("GET", true, "Counts for Prometheus")], get(ops::metrics)),
 ];
