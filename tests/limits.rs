@@ -119,6 +119,19 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
     }
     let history = "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Gauge:1?timerel=after&timeAt=2026-01-01T00:00:00Z";
     got(history, "app", 206);
+    // Entities that do not fit into an answer are the next page's, and never lost.
+    let other = json!({"id": "urn:ngsi-ld:Gauge:2", "type": "Gauge", "level": {"value": 1, "observedAt": "2026-02-01T10:00:00Z"}});
+    assert_eq!(city.post(ENTITIES, "app", &other).status, 201);
+    let page = got(
+        "/ngsi-ld/v1/temporal/entities?type=Gauge&timerel=after&timeAt=2026-01-01T00:00:00Z",
+        "app",
+        206,
+    );
+    let links = page.headers.get_all("link").iter().map(|link| link.to_str().unwrap());
+    let link = links.filter(|link| link.contains("rel=\"next\"")).collect::<String>();
+    assert!(!page.text.contains("Gauge:2") && link.contains("rel=\"next\""), "{link}");
+    let next = link.split(['<', '>']).nth(1).unwrap();
+    assert!(got(next, "app", 200).text.contains("Gauge:2"), "{next}");
     let sums =
         format!("{history}&options=aggregatedValues&aggrMethods=avg&aggrPeriodDuration=PT1M");
     assert!(got(&sums, "app", 413).text.contains("periods"));

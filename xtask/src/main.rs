@@ -25,6 +25,14 @@ const PACKAGES: [(&str, &str); 6] = [
 ];
 /// Python packages that the tests use as clients nobody here wrote.
 const PYTHON: [&str; 2] = ["paho-mqtt==2.1.0", "ngsildclient==0.5.2"];
+/// What the long proofs use besides.
+const LONG_PACKAGES: [(&str, &str); 1] = [("slowhttptest", "slowhttptest")];
+const LONG_PYTHON: [&str; 2] = ["schemathesis==4.32.5", "boofuzz"];
+const LONG_CARGO: [&str; 2] = ["cargo-fuzz", "cargo-mutants"];
+/// Seconds that each fuzz target runs: an hour in all.
+const FUZZ_S: u32 = 450;
+const FUZZ_TARGETS: [&str; 8] =
+    ["entity", "context", "query", "geo", "mqtt", "map", "checkpoint", "token"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -99,22 +107,27 @@ fn there(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
-/// Installs what is missing, or says in one line what to install.
-fn install() -> Result<PathBuf, String> {
-    let missing: Vec<&str> = PACKAGES
+/// Installs Debian packages whose programs are missing, or says in one line what to install.
+fn install_packages(packages: &[(&str, &str)]) -> Result<(), String> {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(program, _)| !there(program))
         .flat_map(|(_, packages)| packages.split(' '))
         .collect();
-    if !missing.is_empty() {
-        let ask = format!("install what the tests need: apt-get install -y {}", missing.join(" "));
-        let mut arguments = vec!["install", "-y", "--no-install-recommends"];
-        arguments.extend(&missing);
-        let quiet = [("DEBIAN_FRONTEND", "noninteractive".to_owned())];
-        let installed = run("apt-get", &["update", "-qq"], &quiet)
-            .and_then(|()| run("apt-get", &arguments, &quiet));
-        installed.map_err(|error| format!("{error}\n{ask}"))?;
+    if missing.is_empty() {
+        return Ok(());
     }
+    let ask = format!("install what is needed: apt-get install -y {}", missing.join(" "));
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(&missing);
+    let quiet = [("DEBIAN_FRONTEND", "noninteractive".to_owned())];
+    let installed = run("apt-get", &["update", "-qq"], &quiet)
+        .and_then(|()| run("apt-get", &arguments, &quiet));
+    installed.map_err(|error| format!("{error}\n{ask}"))
+}
+
+/// A Python of the checkout's own, with these packages.
+fn install_python(packages: &[&str]) -> Result<PathBuf, String> {
     let python = root().join(".test-tools/python");
     if !python.join("bin/python").exists() {
         let shown = python.display().to_string();
@@ -123,9 +136,14 @@ fn install() -> Result<PathBuf, String> {
     }
     let pip = python.join("bin/pip").display().to_string();
     let mut arguments = vec!["install", "--quiet", "--disable-pip-version-check"];
-    arguments.extend(PYTHON);
+    arguments.extend(packages);
     run(&pip, &arguments, &[])?;
     Ok(python)
+}
+
+fn install() -> Result<PathBuf, String> {
+    install_packages(&PACKAGES)?;
+    install_python(&PYTHON)
 }
 
 fn test(arguments: &[String]) -> Result<(), String> {
@@ -151,12 +169,37 @@ fn docs() -> Result<(), String> {
     Ok(())
 }
 
-/// The long forms of the proofs that the tests keep short.
+/// The long forms of the proofs that the tests keep short, and those with tools of others.
 fn release_check() -> Result<(), String> {
     let python = install()?;
+    install_packages(&LONG_PACKAGES)?;
+    install_python(&LONG_PYTHON)?;
+    let python = python.join("bin/python").display().to_string();
+    let long = |name: &'static str, count: &str| (name, count.to_owned());
     let environment = [
-        ("TANGGUL_TEST_PYTHON", python.join("bin/python").display().to_string()),
-        ("TANGGUL_CRASH_RUNS", "1000".to_owned()),
+        long("TANGGUL_TEST_PYTHON", &python),
+        long("TANGGUL_CRASH_RUNS", "1000"),
+        long("TANGGUL_POWER_CUTS", "10000"),
+        long("TANGGUL_DAMAGE_RUNS", "1000"),
+        long("TANGGUL_SCHEDULES", "5000"),
+        long("TANGGUL_CROWD", "100000"),
     ];
-    run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)
+    run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)?;
+    build()?;
+    let program = root().join("target/release/tanggul").display().to_string();
+    run(&python, &["tests/outside.py", &program, "50"], &[])?;
+    for tool in LONG_CARGO {
+        if !there(tool) {
+            run(&cargo(), &["install", "--locked", tool], &[])?;
+        }
+    }
+    run(&cargo(), &["mutants", "--package", "guard", "--output", "target", "--", "--lib"], &[])?;
+    // Coverage counters are a flag of the unstable compiler; nothing that ships is built so.
+    let unstable = [("RUSTC_BOOTSTRAP", "1".to_owned())];
+    let seconds = format!("-max_total_time={FUZZ_S}");
+    for target in FUZZ_TARGETS {
+        let arguments = ["fuzz", "run", "-s", "none", target, "--", &seconds, "-timeout=10"];
+        run(&cargo(), &arguments, &unstable)?;
+    }
+    Ok(())
 }

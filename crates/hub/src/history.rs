@@ -39,7 +39,8 @@ pub struct HistoryAnswer {
     /// The entity's frame (its attributes are not to be looked at), and each attribute's history.
     pub entities: Vec<(Entity, Vec<(Name, SeriesAnswer)>)>,
     pub count: Option<usize>,
-    pub more: bool,
+    /// Where the next page begins, when there is one.
+    pub next: Option<usize>,
     /// Some points were left out, for the answer would have been too long: narrow the time.
     pub partial: bool,
     pub record: Option<u64>,
@@ -107,7 +108,7 @@ impl Hub {
         }
         let mut answer = HistoryAnswer {
             count: query.count.then_some(matched),
-            more,
+            next: more.then(|| query.offset + page.len()),
             ..HistoryAnswer::default()
         };
         let mut points = 0;
@@ -121,6 +122,10 @@ impl Hub {
             }
             if points > self.options.limits.points {
                 answer.partial = true;
+                // Those that did not fit any more are the next page's.
+                if found.len() < page.len() {
+                    answer.next = Some(query.offset + found.len());
+                }
                 break;
             }
         }

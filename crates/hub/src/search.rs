@@ -98,8 +98,10 @@ impl<'a> Search<'a> {
     pub fn run(&mut self) {
         let now = self.hub.store.now();
         let filter = &self.query.filter;
-        if !filter.ids.is_empty() || (self.query.order.is_empty() && !self.query.count) {
-            let budget = if filter.is_by_type() { usize::MAX } else { WALKED };
+        // Far pages are not walked to: tables count what is before them without decoding it.
+        let near = self.query.order.is_empty() && !self.query.count && self.query.offset < WALKED;
+        if !filter.ids.is_empty() || near {
+            let budget = WALKED.saturating_add(self.limit);
             if let Some(numbers) = self.walk(&now, budget) {
                 return self.show(&now, numbers);
             }

@@ -110,17 +110,6 @@ impl Filter {
             && (self.any_of.is_empty() || self.any_of.iter().any(|one| one.matches(entity)))
     }
 
-    /// Whether types are all that is asked for.
-    pub fn is_by_type(&self) -> bool {
-        self.ids.is_empty()
-            && self.id_pattern.is_none()
-            && self.scopes.is_none()
-            && self.q.is_none()
-            && self.geo.is_none()
-            && self.attributes.is_empty()
-            && self.any_of.is_empty()
-    }
-
     /// This filter with alternatives, narrowed to the ids and types that any of them could match.
     pub fn with_any_of(mut self, alternatives: Vec<Filter>) -> Filter {
         if alternatives.iter().all(|one| !one.ids.is_empty()) {

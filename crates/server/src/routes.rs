@@ -25,7 +25,7 @@ pub const ROUTES: &[Route] = &[
     route!(
         "/ngsi-ld/v1/entities",
         [
-            ("GET", true, "Query entities"),
+            ("GET", false, "Query entities"),
             ("POST", false, "Create an entity"),
             ("DELETE", true, "Not offered")
         ],
@@ -34,7 +34,7 @@ pub const ROUTES: &[Route] = &[
     route!(
         "/ngsi-ld/v1/entities/{id}",
         [
-            ("GET", true, "Retrieve an entity"),
+            ("GET", false, "Retrieve an entity"),
             ("PATCH", false, "Merge an entity"),
             ("PUT", false, "Replace an entity"),
             ("DELETE", false, "Delete an entity")
@@ -87,17 +87,17 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/ngsi-ld/v1/entityOperations/query",
-        [("POST", true, "Query entities")],
+        [("POST", false, "Query entities")],
         post(ngsi::entities::post_query)
     ),
     route!(
         "/ngsi-ld/v1/temporal/entities",
-        [("GET", true, "Query histories"), ("POST", false, "Add to a history")],
+        [("GET", false, "Query histories"), ("POST", false, "Add to a history")],
         get(ngsi::temporal::query).post(ngsi::temporal::create)
     ),
     route!(
         "/ngsi-ld/v1/temporal/entities/{id}",
-        [("GET", true, "Retrieve a history"), ("DELETE", false, "Delete a history")],
+        [("GET", false, "Retrieve a history"), ("DELETE", false, "Delete a history")],
         get(ngsi::temporal::retrieve).delete(ngsi::temporal::delete)
     ),
     route!(
@@ -117,7 +117,7 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/ngsi-ld/v1/temporal/entityOperations/query",
-        [("POST", true, "Query histories")],
+        [("POST", false, "Query histories")],
         post(ngsi::temporal::post_query)
     ),
     route!("/ngsi-ld/v1/types", [("GET", true, "Types of entities")], get(ngsi::types::types)),

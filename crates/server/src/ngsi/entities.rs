@@ -117,7 +117,8 @@ async fn page(call: &Call, reply: &mut Reply, query: &Query, join: Option<&Join>
     let (linked, looked) = reply.join(call, &answer.entities, join).await?;
     let body = reply.entities(&answer.entities, &linked);
     let mut response = reply.respond(body, answer.record.or(looked));
-    page_headers(&mut response, call, query.offset, query.limit, answer.count, answer.more);
+    let next = answer.more.then(|| query.offset + query.limit.unwrap_or(20));
+    page_headers(&mut response, call, query.offset, query.limit, answer.count, next);
     Ok(response)
 }
 
@@ -128,7 +129,7 @@ pub fn page_headers(
     offset: usize,
     limit: Option<usize>,
     count: Option<usize>,
-    more: bool,
+    next: Option<usize>,
 ) {
     let headers = response.headers_mut();
     if let Some(count) = count {
@@ -148,8 +149,8 @@ pub fn page_headers(
     if offset > 0 {
         link(offset.saturating_sub(limit), "prev");
     }
-    if more && limit > 0 {
-        link(offset + limit, "next");
+    if let Some(next) = next.filter(|next| *next > offset) {
+        link(next, "next");
     }
 }
 

@@ -32,12 +32,12 @@ pub async fn list(call: Call) -> Handled {
     let all = call.app.hub.subscriptions(&call.session, &reply.context);
     let offset = call.params.number("offset")?.unwrap_or(0);
     let limit = call.params.number("limit")?.unwrap_or(20).min(1_000);
-    let (count, more) = (all.len(), all.len() > offset + limit);
+    let (count, next) = (all.len(), (all.len() > offset + limit).then_some(offset + limit));
     let page = all.into_iter().skip(offset).take(limit);
     let page = page.map(|one| reply.with_context(one)).collect();
     let mut response = reply.respond_value(&Value::List(page));
     let count = call.params.flag("count")?.then_some(count);
-    super::entities::page_headers(&mut response, &call, offset, Some(limit), count, more);
+    super::entities::page_headers(&mut response, &call, offset, Some(limit), count, next);
     Ok(response)
 }
 

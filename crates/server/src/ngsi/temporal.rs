@@ -176,7 +176,7 @@ async fn answer_list(call: &Call, context: std::sync::Arc<Context>, filter: Filt
     }
     body.push(b']');
     let mut response = respond(&reply, body, &answer);
-    page_headers(&mut response, call, query.offset, query.limit, answer.count, answer.more);
+    page_headers(&mut response, call, query.offset, query.limit, answer.count, answer.next);
     Ok(response)
 }
 
