@@ -324,7 +324,7 @@ fn faketime() -> String {
     let found = Command::new("dpkg").args(["-L", "libfaketime"]).output().unwrap();
     let files = stdout(&found);
     let library = files.lines().find(|line| line.ends_with("libfaketimeMT.so.1"));
-    library.expect("install libfaketime").to_owned()
+    library.unwrap_or_else(|| panic!("install libfaketime")).to_owned()
 }
 
 #[test]
