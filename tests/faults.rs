@@ -1,21 +1,17 @@
 //! The disk under the store fails: what was acknowledged stays, nothing is tried again on the same
 //! file, reads go on, life-safety data goes through the ring, and a restart recovers.
 
-use crate::harness::{City, stdout};
+use crate::harness::{City, PASSWORD, stdout};
 use serde_json::{Value, json};
 use std::process::Command;
 
-const PASSWORD: &str = "kuda meja awan tujuh belas";
 const STREAM: &str = "urn:ngsi-ld:FloodMonitoring:fault";
 
 /// A city whose engine's journal fails at the `nth` call from its start, and ever after.
 fn failing(call: &str, error: &str, nth: u32) -> (City, String, String) {
     let mut city = City::start();
     let device = city.enrol_device("fault", "rivers", STREAM);
-    let official = json!({"kind": "official", "login": "social.1", "department": "social", "roles": ["department"]});
-    let code = city.act("admin", "principal.enrol", official).json()["answer"]["code"].clone();
-    let redeem = json!({"code": code, "password": PASSWORD});
-    assert_eq!(city.post("/api/v1/redeem", "", &redeem).status, 201);
+    city.enrol_official("social.1", "social", &["department"]);
     city.stop();
     let journal = city.data().join("store/0.jnl");
     let inject = format!("inject={call}:error={error}:when={nth}+");
@@ -291,10 +287,7 @@ fn a_clock_that_jumps_loses_nothing_and_locks_nobody_out() {
     ];
     let mut city = City::start_in(directory, &["--devices", "0"], &environment);
     let device = city.enrol_device("clock", "rivers", STREAM);
-    let official = json!({"kind": "official", "login": "social.1", "department": "social", "roles": ["department"]});
-    let code = city.act("admin", "principal.enrol", official).json()["answer"]["code"].clone();
-    let redeem = json!({"code": code, "password": PASSWORD});
-    assert_eq!(city.post("/api/v1/redeem", "", &redeem).status, 201);
+    city.enrol_official("social.1", "social", &["department"]);
     let sign_in = json!({"login": "social.1", "password": PASSWORD});
     // A day on, a week back, home again, and a minute back: everybody works, and each write has its
     // receipt within the second that checkpoints come in.

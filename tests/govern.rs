@@ -4,19 +4,7 @@ use crate::harness::{City, stdout, tanggul};
 use serde_json::{Value, json};
 
 fn official(city: &City, login: &str, roles: &[&str]) -> String {
-    let body = json!({"kind": "official", "login": login, "department": "it", "roles": roles});
-    let asked = city.act("admin", "principal.enrol", body);
-    let code = match asked.status {
-        200 => asked.json()["answer"]["code"].clone(),
-        status => panic!("{status}: {}", asked.text),
-    };
-    let redeemed = city.post(
-        "/api/v1/redeem",
-        "",
-        &json!({"code": code, "password": "kuda meja awan tujuh belas"}),
-    );
-    assert_eq!(redeemed.status, 201, "{}", redeemed.text);
-    redeemed.json()["token"].as_str().unwrap().to_owned()
+    city.enrol_official(login, "it", roles)
 }
 
 #[test]

@@ -7,6 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// The password of every official that tests enrol.
+pub const PASSWORD: &str = "kuda meja awan tujuh belas";
+
 /// Longest a city may take to start, in seconds: a debug build on a busy machine.
 const START_S: u64 = 90;
 
@@ -212,6 +215,18 @@ impl City {
     /// Does an act; gives the whole answer.
     pub fn act(&self, who: &str, name: &str, body: Value) -> Answer {
         self.post("/api/v1/acts", who, &serde_json::json!({"act": name, "body": body}))
+    }
+
+    /// Enrols an official through the front door, with [`PASSWORD`]; gives a session's token.
+    pub fn enrol_official(&self, login: &str, department: &str, roles: &[&str]) -> String {
+        let body = serde_json::json!({"kind": "official", "login": login, "department": department, "roles": roles});
+        let enrolled = self.act("admin", "principal.enrol", body);
+        assert_eq!(enrolled.status, 200, "{}", enrolled.text);
+        let code = enrolled.json()["answer"]["code"].clone();
+        let chosen = serde_json::json!({"code": code, "password": PASSWORD});
+        let redeemed = self.post("/api/v1/redeem", "", &chosen);
+        assert_eq!(redeemed.status, 201, "{}", redeemed.text);
+        redeemed.json()["token"].as_str().unwrap().to_owned()
     }
 
     /// Enrols a device through the front door; gives its token.

@@ -5,14 +5,7 @@ use serde_json::{Value, json};
 
 /// An official of another department, who glimpses: names masked, places coarse, needs hidden.
 fn outsider(city: &City) -> String {
-    let body = json!({"kind": "official", "login": "tester", "department": "public-works", "roles": ["department"]});
-    let asked = city.act("admin", "principal.enrol", body);
-    assert_eq!(asked.status, 200, "{}", asked.text);
-    let code = asked.json()["answer"]["code"].clone();
-    let chosen = json!({"code": code, "password": "kuda meja awan tujuh belas"});
-    let redeemed = city.post("/api/v1/redeem", "", &chosen);
-    assert_eq!(redeemed.status, 201, "{}", redeemed.text);
-    redeemed.json()["token"].as_str().unwrap().to_owned()
+    city.enrol_official("tester", "public-works", &["department"])
 }
 
 fn ids(answer: &Value) -> usize {

@@ -96,9 +96,15 @@ impl Engine {
                 .open()
         };
         // The engine asserts what it reads; on a damaged file that must not end the process.
-        let opened = std::panic::catch_unwind(open).map_err(|_| {
-            StoreError::Damaged(format!("the engine's files in `{}`", directory.display()))
-        })?;
+        let open = || {
+            std::panic::catch_unwind(open).map_err(|_| {
+                StoreError::Damaged(format!("the engine's files in `{}`", directory.display()))
+            })
+        };
+        let opened = match open()? {
+            Err(fjall::Error::JournalRecovery(_)) if crate::torn::cut(directory)? => open()?,
+            opened => opened,
+        };
         opened.map_err(|error| match error {
             fjall::Error::Locked => StoreError::Locked(directory.display().to_string()),
             other => failed(other),

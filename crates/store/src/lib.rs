@@ -20,6 +20,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod torn;
 mod verify;
 
 pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Rows, Step, Under};

@@ -326,7 +326,7 @@ fn what_a_power_cut_leaves_opens_with_all_that_was_acknowledged() {
     let mut known = Known::default();
     let mut random = numbers(0x2545_f491_4f6c_dd1d);
     let mut seen = HashSet::new();
-    let (mut moment, mut refused) = (0, 0);
+    let mut moment = 0;
     for line in lines() {
         match disk.line(&line.unwrap()) {
             Some(Event::Told(line)) => known.hear(&line),
@@ -340,12 +340,7 @@ fn what_a_power_cut_leaves_opens_with_all_that_was_acknowledged() {
                     let fate = FATES[tried % FATES.len()];
                     let image = root.path().join("image");
                     if seen.insert(disk.image(&image, fate, &mut random)) {
-                        let mut wrong = differences(&image, &known);
-                        // The engine takes a batch that a disk wrote out of order for damage.
-                        if matches!(fate, Fate::Shuffled) && wrong.contains("ChecksumMismatch") {
-                            refused += 1;
-                            wrong.clear();
-                        }
+                        let wrong = differences(&image, &known);
                         assert!(
                             wrong.is_empty(),
                             "moment {moment} of {moments}, {fate:?}: {wrong}"
@@ -357,8 +352,7 @@ fn what_a_power_cut_leaves_opens_with_all_that_was_acknowledged() {
             None => {}
         }
     }
-    println!("{} images at {moments} moments, {refused} refused", seen.len());
-    assert!(refused * 100 <= seen.len(), "{refused} refused");
+    println!("{} images at {moments} moments", seen.len());
     assert!(seen.len() * 10 > wanted_images() * 9, "only {} images", seen.len());
     assert!(known.things.values().all(|(sent, done)| sent == done && *done == 2 * STEPS));
 }
