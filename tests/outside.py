@@ -2,7 +2,7 @@
 role, boofuzz on MQTT, slowhttptest on HTTPS. Ends with 1 and says why when something answers 5xx (but the 501 that the
 standard names), ignores a credential, or leaves others unserved.
 
-outside.py PROGRAM EXAMPLES   (EXAMPLES: how many for each operation of the API)
+outside.py PROGRAM EXAMPLES [TOOL...]   (EXAMPLES: how many for each operation of the API; all tools unless named)
 """
 import json
 import os
@@ -16,6 +16,8 @@ import ssl
 
 PROGRAM, EXAMPLES = sys.argv[1], sys.argv[2]
 TOOLS = pathlib.Path(sys.executable).parent
+# Of boofuzz: each is a connection of its own.
+CASES = 20 * int(EXAMPLES)
 ROLES = ["", "admin", "steward", "crisis", "auditor", "app", "device"]
 
 
@@ -65,17 +67,15 @@ def schemathesis(city):
 
 
 def boofuzz(city):
-    from boofuzz import (Bytes, Checksum, Request, Session, Size, SSLSocketConnection, Static, String, Target, Word, Byte,
-                         Block)
-    del Checksum
+    from boofuzz import Block, Byte, Bytes, Request, Session, Size, SSLSocketConnection, Static, String, Target, Word
     port = int(city.ready["mqtts"].rsplit(":", 1)[1])
     os.chdir(city.root.name)
     connection = SSLSocketConnection("127.0.0.1", port, sslcontext=city.tls, server_hostname="localhost",
                                      recv_timeout=0.02, send_timeout=5)
     session = Session(target=Target(connection=connection), sleep_time=0, reuse_target_connection=False,
-                      receive_data_after_fuzz=True, check_data_received_each_request=False,
+                      receive_data_after_fuzz=False, check_data_received_each_request=False,
                       ignore_connection_reset=True, ignore_connection_aborted=True,
-                      ignore_connection_issues_when_sending_fuzz_data=True, web_port=None, index_end=3_000,
+                      ignore_connection_issues_when_sending_fuzz_data=True, web_port=None, index_end=CASES,
                       fuzz_loggers=[])
     connect = Request("connect", children=(
         Byte("kind", 0x10), Size("length", block_name="body", length=1),
@@ -109,10 +109,10 @@ def slowhttptest(city):
 
 
 def main():
+    tools = {tool.__name__: tool for tool in (schemathesis, boofuzz, slowhttptest)}
     with City() as city:
-        schemathesis(city)
-        boofuzz(city)
-        slowhttptest(city)
+        for name in sys.argv[3:] or tools:
+            tools[name](city)
         city.serves()
         assert city.process.poll() is None
 
