@@ -66,7 +66,7 @@ impl FromRequest<Arc<App>> for Call {
         let headers = parts.headers;
         let session = session_of(&app.hub, &headers, &source)?;
         if session.principal.kind != model::Kind::Public {
-            place.iter().for_each(|place| place.is_known());
+            place.iter().for_each(|place| place.make_known());
         }
         if let Some(tenant) = headers.get("ngsild-tenant") {
             let shown = tenant.to_str().unwrap_or_default();

@@ -78,7 +78,7 @@ impl Places {
 
 impl Place {
     /// Its holder has shown a credential that holds.
-    pub fn is_known(&self) {
+    pub fn make_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
             self.all.taken.lock().strangers.remove(&self.number);
         }
@@ -104,7 +104,7 @@ mod tests {
     async fn strangers_make_room_and_known_clients_stay() {
         let places = Places::new(3);
         let (known, leave) = places.take().await;
-        known.is_known();
+        known.make_known();
         let mut strangers = Vec::new();
         for _ in 0..2 {
             strangers.push(places.take().await);
@@ -118,9 +118,9 @@ mod tests {
         asked.asked().await;
         drop(place);
         let (newcomer, _) = newcomer.await.unwrap();
-        newcomer.is_known();
+        newcomer.make_known();
         let (other, _) = strangers.remove(0);
-        other.is_known();
+        other.make_known();
         let wait = Duration::from_millis(20);
         assert!(tokio::time::timeout(wait, places.take()).await.is_err(), "all are known");
         assert!(tokio::time::timeout(wait, leave.asked()).await.is_err(), "nobody asked it");

@@ -67,8 +67,8 @@ impl Files {
         for directory in [&self.data, &self.keys] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
             made.map_err(wrong(directory))?;
-            // Names of directories are made durable as contents are.
-            directory.ancestors().skip(1).take(2).try_for_each(sync_directory)?;
+            // Names of directories are made durable as contents are, where those above may be opened.
+            directory.ancestors().skip(1).take(2).for_each(|above| drop(sync_directory(above)));
         }
         for name in ["operational.key", "sensitive.key"] {
             let key: [u8; 32] = vault::random();
