@@ -20,8 +20,10 @@ BASE = urllib.parse.urlsplit(READY["https"])
 MQTT = int(READY["mqtts"].rsplit(":", 1)[1])
 TLS = ssl.create_default_context(cafile=READY["ca"])
 TOKEN = READY["tokens"]["app"]
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+# A crowd larger than the limit needs the right to raise it.
+most = max(most, CROWD + 1_000)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def ask(connection, method="GET", path="/ngsi-ld/v1/entities?type=T&limit=1", body=None, kind="application/json"):

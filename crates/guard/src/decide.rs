@@ -403,6 +403,89 @@ mod tests {
         assert_eq!(sights(&session), [Sight::Hidden; 3]);
     }
 
+    fn snapshot_of(policies: &str, datasets: Vec<Dataset>) -> Snapshot {
+        let numbered = (7..).zip(datasets).map(|(n, d)| (d.id.clone(), (n, Arc::new(d))));
+        Snapshot {
+            version: 3,
+            datasets: Arc::new(Datasets::new(numbered.collect())),
+            policies: Arc::new(Policies::parse(policies).unwrap()),
+        }
+    }
+
+    #[test]
+    fn datasets_are_found_and_the_narrowest_claims() {
+        let dataset = |id: &str, claims: &[(&str, &str)], catch_all| {
+            let mut dataset = hub_dataset().as_ref().clone();
+            dataset.id = id.into();
+            let claim = |(of_type, scope): &(&str, &str)| model::Claim {
+                of_type: Name::new(of_type),
+                scope: (*scope).into(),
+            };
+            dataset.claims = claims.iter().map(claim).collect();
+            dataset.catch_all = catch_all;
+            dataset
+        };
+        let all = vec![
+            dataset("rivers", &[("River", "")], false),
+            dataset("north", &[("River", "/north")], false),
+            dataset("rest", &[], true),
+        ];
+        let snapshot = snapshot_of(crate::DEFAULT_POLICIES, all);
+        assert_eq!(snapshot.datasets.len(), 3);
+        assert_eq!(snapshot.dataset("north").unwrap().0, 8);
+        assert!(snapshot.dataset("south").is_none());
+        assert_eq!(snapshot.by_number(9).unwrap().id, "rest");
+        assert!(snapshot.by_number(1).is_none());
+        let claimant = |of_type: &str, scope: &str| {
+            let scopes: Vec<String> =
+                [scope.to_owned()].into_iter().filter(|s| !s.is_empty()).collect();
+            snapshot.claimant(&[Name::new(of_type)], &scopes).unwrap().1.id.clone()
+        };
+        assert_eq!(claimant("River", ""), "rivers");
+        assert_eq!(claimant("River", "/north/1"), "north");
+        assert_eq!(claimant("River", "/south"), "rivers");
+        assert_eq!(claimant("Lamp", "/north"), "rest");
+    }
+
+    #[test]
+    fn a_lens_says_whether_why_and_that_it_is_not_for_sums_only() {
+        let snapshot = snapshot_of(crate::DEFAULT_POLICIES, Vec::new());
+        let official = |department, purpose| {
+            session(Kind::Official, &[Role::Department], department, Some(purpose))
+        };
+        let seen = snapshot.lens(&official("social", "social-care"), &register());
+        assert!(seen.allowed && seen.clear && !seen.lens.aggregate_only);
+        let reasons: Vec<_> = seen.reasons.iter().map(|r| r.policy.as_str()).collect();
+        assert_eq!(reasons, ["department-duty", "officials-internal"], "each once");
+        assert!(seen.reasons.iter().all(|reason| reason.title.ends_with('.')));
+        let glimpsed = snapshot.lens(&official("water", "social-care"), &register());
+        assert!(glimpsed.allowed && !glimpsed.clear && !glimpsed.lens.aggregate_only);
+        let blind = snapshot.lens(&official("water", "marketing"), &register());
+        assert!(!blind.allowed && !blind.lens.aggregate_only && blind.reasons.is_empty());
+        // Sums are for those who see nothing else.
+        let sums = r#"@id("sums") @title("Sums.") permit (principal, action == Tanggul::Action::"aggregate", resource)
+            when { context.level == 3 };"#;
+        let summed = snapshot_of(sums, Vec::new());
+        let summed = summed.lens(&official("water", "social-care"), &register());
+        assert!(summed.allowed && summed.lens.aggregate_only);
+        assert_eq!(summed.lens.sight_of(Sensitivity::Personal), Sight::Clear);
+        assert_eq!(summed.lens.sight_of(Sensitivity::Special), Sight::Hidden);
+    }
+
+    #[test]
+    fn open_is_for_all_only_where_it_is_published() {
+        let snapshot = snapshot_of(crate::DEFAULT_POLICIES, Vec::new());
+        let public = session(Kind::Public, &[], "", None);
+        for (publication, allowed) in
+            [(model::Publication::Open, true), (model::Publication::Withheld, false)]
+        {
+            let mut dataset = register().as_ref().clone();
+            dataset.attributes[0].sensitivity = Sensitivity::Open;
+            dataset.publication = publication;
+            assert_eq!(snapshot.lens(&public, &Arc::new(dataset)).allowed, allowed);
+        }
+    }
+
     #[test]
     fn two_roles_do_not_add_up_to_personal_data_for_an_administrator() {
         let roles = [Role::Administrator, Role::Crisis];

@@ -1,7 +1,7 @@
 //! Passwords (NIST SP 800-63B-4 clause 3.1.1): argon2id, long, not common, no composition rules.
 
+use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
 
 /// Fewest characters of a password that stands alone.
 pub const MIN_PASSWORD_CHARS: usize = 15;
@@ -75,10 +75,9 @@ pub fn check_new_password(password: &str, login: &str) -> Result<(), PasswordErr
     if distinct.len() < 5 { Err(PasswordError::Common) } else { Ok(()) }
 }
 
+/// 19 MiB, two passes, one lane: the second choice of OWASP, and the library's own; a test pins them.
 fn hasher() -> Argon2<'static> {
-    // 19 MiB, two passes, one lane: the second choice of OWASP and of RFC 9106 scaled down.
-    let params = Params::new(19 * 1024, 2, 1, None).unwrap_or_default();
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+    Argon2::default()
 }
 
 /// Hashes a password with a salt of 16 random bytes.
@@ -121,6 +120,23 @@ mod tests {
             Err(PasswordError::Long)
         );
         assert_eq!(check_new_password("kuda meja awan tujuh", "siti"), Ok(()));
+    }
+
+    #[test]
+    fn lengths_are_exact() {
+        let of = |count: usize| "abcdefghijklmnopqrstuvwxyz".chars().cycle().take(count).collect();
+        let check = |password: String| check_new_password(&password, "siti");
+        assert_eq!(check(of(MIN_PASSWORD_CHARS)), Ok(()));
+        assert_eq!(check(of(MIN_PASSWORD_CHARS - 1)), Err(PasswordError::Short));
+        assert_eq!(check(of(MAX_PASSWORD_BYTES)), Ok(()));
+        assert_eq!(check(of(MAX_PASSWORD_BYTES + 1)), Err(PasswordError::Long));
+        assert_eq!(check("vwxyzvwxyzvwxyz".into()), Ok(()), "five different ones");
+        assert_eq!(check("vwxyvwxyvwxyvwxy".into()), Err(PasswordError::Common), "four");
+        for (count, fits) in [(MAX_PASSWORD_BYTES, true), (MAX_PASSWORD_BYTES + 1, false)] {
+            let password: String = of(count);
+            let hash = hash_password(&password, &[1; 16]).unwrap();
+            assert_eq!(verify_password(&password, Some(&hash)), fits, "{count}");
+        }
     }
 
     #[test]

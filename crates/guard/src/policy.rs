@@ -97,5 +97,7 @@ mod tests {
             r#"@id("a") permit(principal, action, resource) when { resource.colour == "red" };"#;
         assert!(check(unknown).contains("do not fit the schema"));
         assert!(check(&" ".repeat(MAX_POLICY_BYTES + 1)).contains("longer"));
+        let longest = " ".repeat(MAX_POLICY_BYTES);
+        assert_eq!(Policies::parse(&longest).unwrap().text(), longest);
     }
 }

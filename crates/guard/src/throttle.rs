@@ -76,4 +76,31 @@ mod tests {
             (0..1000).filter(|_| throttle.take("siti", None, at(3661)).is_ok()).count();
         assert_eq!(in_an_hour, 10, "never more than a burst");
     }
+
+    #[test]
+    fn what_is_right_is_given_back_and_time_counts_from_the_last_try() {
+        let mut throttle = Throttle::default();
+        let at = Time::from_seconds;
+        let tries = |throttle: &mut Throttle, second| {
+            (0..100).filter(|_| throttle.take("siti", Some(4), at(second)).is_ok()).count()
+        };
+        assert_eq!(tries(&mut throttle, 5_000), 10);
+        assert_eq!(tries(&mut throttle, 5_001), 0);
+        throttle.give_back("siti", Some(4));
+        assert_eq!(tries(&mut throttle, 5_001), 10);
+    }
+
+    #[test]
+    fn many_accounts_push_none_out_that_is_being_guessed_at() {
+        let mut throttle = Throttle::default();
+        let at = Time::from_seconds;
+        while throttle.take("siti", None, at(0)).is_ok() {}
+        for n in 1..MAX_BUCKETS {
+            throttle.take(&n.to_string(), None, at(0)).unwrap();
+        }
+        assert_eq!(throttle.buckets.len(), MAX_BUCKETS);
+        throttle.take("one more", None, at(0)).unwrap();
+        assert_eq!(throttle.buckets.len(), 2, "those with one try taken are forgotten");
+        assert!(throttle.take("siti", None, at(1)).is_err(), "it is not");
+    }
 }

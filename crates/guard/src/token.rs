@@ -49,6 +49,8 @@ mod tests {
     fn shapes() {
         assert_eq!(new_token(TokenKind::App, &[0; 32]).len(), 4 + 43);
         assert_eq!(new_code(&[0; 20]), "2222-2222-2222-2222-2222");
+        assert_eq!(new_code(&[30; 20]), "ZZZZ-ZZZZ-ZZZZ-ZZZZ-ZZZZ");
+        assert_eq!(new_code(&[31; 20]), "2222-2222-2222-2222-2222", "round again");
         assert_ne!(token_digest("a"), token_digest("b"));
     }
 }

@@ -40,6 +40,8 @@ struct Committed {
     manifests: BTreeMap<(i64, i64), [Option<String>; 2]>,
     datasets: HashMap<String, String>,
     policies: Option<String>,
+    /// Datasets whose keys were deleted by an act.
+    shredded: HashSet<String>,
     /// Changes that wait for the sensitive root.
     inbox: HashSet<String>,
 }
@@ -54,6 +56,7 @@ pub fn verify(store: &Store, key: &VerifyingKey) -> Result<Report, HubError> {
     let mut committed = Committed::default();
     verify_log(store, key, &mut report, &mut committed)?;
     verify_entities(store, &mut report, &committed)?;
+    verify_keys(store, &mut report, &committed)?;
     verify_government(store, &mut report, &committed)?;
     verify_observations(store, &mut report, committed.blobs, &committed.unbounded)?;
     verify_sealed(store, &mut report, committed.manifests)?;
@@ -89,6 +92,23 @@ fn unrecorded(what: String) -> Finding {
 
 fn missing(what: String) -> Finding {
     Finding { what, why: "it is missing, and no record says that it was done with".into() }
+}
+
+/// What cannot be opened any more is gone by an act, or it is a loss.
+fn verify_keys(store: &Store, report: &mut Report, committed: &Committed) -> Result<(), HubError> {
+    let datasets = store.documents(kinds::DATASET);
+    for (number, values) in store.orphans()? {
+        let mut ids = datasets.iter().filter_map(|(id, body)| {
+            let doc: DatasetDoc = from_json(body).ok()?;
+            (doc.number == number).then_some(id)
+        });
+        if !ids.any(|id| committed.shredded.contains(id)) {
+            let what = format!("{values} values of dataset {number}");
+            let why = "their key was deleted, and no act did that".into();
+            report.findings.push(Finding { what, why });
+        }
+    }
+    Ok(())
 }
 
 /// Unsealed observations, both ways: all that is there is recorded, all that is recorded is there.
@@ -284,6 +304,9 @@ fn note(committed: &mut Committed, index: u64, record: &Record) {
             committed.datasets.insert(text("dataset").unwrap_or_default(), digest);
         }
         (Some("policies.put"), Some(digest)) => committed.policies = Some(digest),
+        (Some("dataset.shred"), _) => {
+            committed.shredded.insert(text("dataset").unwrap_or_default());
+        }
         _ => {}
     }
 }

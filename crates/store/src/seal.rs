@@ -500,15 +500,16 @@ impl Store {
         Ok(())
     }
 
-    /// Encrypts up to `limit` values of a dataset anew that still lie under older keys; gives how
-    /// many there were. None are left when it gives fewer than `limit`.
+    /// Encrypts up to `limit` values of a dataset anew that lie under older keys. None: there may be
+    /// more. Otherwise nothing is left under these keys, and nothing ever will be: only the committer
+    /// writes, and it is the one who asks.
     ///
     /// # Errors
-    /// When a value is damaged or the commit fails.
-    pub fn rewrap(&self, dataset: u32, limit: usize) -> Result<usize, StoreError> {
+    /// When a value does not open or cannot be written.
+    pub fn rewrap(&self, dataset: u32, limit: usize) -> Result<Option<Vec<u32>>, StoreError> {
         let ids: Vec<u32> = self.keys().read().superseded(vault::Scope::Dataset(dataset));
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(Some(ids));
         }
         let mut writes = self.engine().writes();
         let mut count = 0;
@@ -531,10 +532,11 @@ impl Store {
                 Ok(())
             })?;
         }
-        if count > 0 {
-            self.engine().commit(writes)?;
+        if count == 0 {
+            return Ok(Some(ids));
         }
-        Ok(count)
+        self.engine().commit(writes)?;
+        Ok(None)
     }
 
     /// Whether older keys of a dataset are still there.
@@ -542,18 +544,15 @@ impl Store {
         !self.keys().read().superseded(vault::Scope::Dataset(dataset)).is_empty()
     }
 
-    /// Deletes the older keys of a dataset; to be called when [`Store::rewrap`] found nothing left.
+    /// Deletes keys under which [`Store::rewrap`] found nothing left. Not whatever is older by now: a
+    /// key that was the current one when it looked has everything under it.
     ///
     /// # Errors
     /// When the keyring cannot be replaced.
-    pub fn drop_superseded(&self, dataset: u32) -> Result<usize, StoreError> {
+    pub fn drop_keys(&self, ids: &[u32]) -> Result<(), StoreError> {
         let mut ring = self.keys().write();
-        let ids = ring.superseded(vault::Scope::Dataset(dataset));
-        if !ids.is_empty() {
-            ring.delete(&ids);
-            self.files().replace_keyring(&ring.to_bytes())?;
-        }
-        Ok(ids.len())
+        ring.delete(ids);
+        self.files().replace_keyring(&ring.to_bytes())
     }
 }
 

@@ -42,6 +42,25 @@ fn number<const N: usize>(key: &[u8], at: usize) -> [u8; N] {
 }
 
 impl Store {
+    /// How many values of each dataset lie under a key of the dataset that was deleted: a dataset
+    /// that was shredded has some, any other none.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn orphans(&self) -> Result<Vec<(u32, u64)>, StoreError> {
+        let mut found = std::collections::BTreeMap::new();
+        for table in [Table::Entity, Table::Recent, Table::Chunk, Table::Manifest] {
+            self.engine().scan(table, b"", |_, sealed| {
+                let id = u32::from_be_bytes(number(sealed, 0));
+                if let Some(vault::Scope::Dataset(dataset)) = self.keys().read().deleted_scope(id) {
+                    *found.entry(dataset).or_insert(0) += 1;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found.into_iter().collect())
+    }
+
     /// Every entity document on disk; what does not open becomes a finding.
     ///
     /// # Errors

@@ -246,6 +246,11 @@ impl Keyring {
         self.keys.get(&id)?.secret.as_ref()
     }
 
+    /// What a deleted key encrypted.
+    pub fn deleted_scope(&self, id: KeyId) -> Option<Scope> {
+        self.deleted.get(&id).map(|(scope, _)| *scope)
+    }
+
     /// Whether the key was deleted, so that what it encrypted is gone for good.
     pub fn is_deleted(&self, id: KeyId) -> bool {
         self.deleted.contains_key(&id)

@@ -54,15 +54,15 @@ impl Chores {
     fn rewrap(&mut self, hub: &Hub) {
         for (dataset, id, made) in std::mem::take(&mut self.rewraps) {
             let job = match hub.store.rewrap(dataset, 1_000) {
-                Ok(0) => match hub.store.drop_superseded(dataset) {
-                    Ok(0) => continue,
-                    Ok(_) => Job::Records { records: vec![made], reply: None },
+                Ok(Some(older)) if older.is_empty() => continue,
+                Ok(Some(older)) => match hub.store.drop_keys(&older) {
+                    Ok(()) => Job::Records { records: vec![made], reply: None },
                     Err(error) => {
                         tracing::error!(%error, dataset = id, "old keys cannot be deleted");
                         continue;
                     }
                 },
-                Ok(_) => Job::Rewrap { dataset, id, record: made },
+                Ok(None) => Job::Rewrap { dataset, id, record: made },
                 Err(error) => {
                     tracing::error!(%error, dataset = id, "a dataset cannot be encrypted anew");
                     continue;
