@@ -14,7 +14,7 @@ use vault::Scope;
 type Sealed = (Vec<u8>, Vec<u8>);
 type Loaded = (EntityDoc, Packed);
 /// Entities decoded together when the store opens.
-const LOADED_AT_ONCE: usize = 16_384;
+const LOADED_AT_ONCE: usize = 1_024;
 
 impl Store {
     pub(super) fn load(&self) -> Result<(), StoreError> {
@@ -33,30 +33,20 @@ impl Store {
         })?;
         let mut entities = self.entities.write();
         let mut history = self.history.write();
-        let mut waiting: Vec<Sealed> = Vec::with_capacity(LOADED_AT_ONCE);
-        let mut take = |waiting: &mut Vec<Sealed>| -> Result<(), StoreError> {
-            for (doc, packed) in self.open_entities(waiting)? {
-                for series in &doc.series {
-                    history.set_owner(series.number, doc.dataset, doc.number);
-                }
-                let stored = Stored {
-                    number: doc.number,
-                    dataset: doc.dataset,
-                    per_subject: doc.per_subject,
-                    deleted: doc.deleted,
-                    commit: doc.commit,
-                    packed,
-                };
-                entities.put(stored, &doc.entity, &doc.series);
+        self.open_entities(|(doc, packed)| {
+            for series in &doc.series {
+                history.set_owner(series.number, doc.dataset, doc.number);
             }
-            waiting.clear();
-            Ok(())
-        };
-        self.engine.scan(Table::Entity, b"", |key, sealed| {
-            waiting.push((key.to_vec(), sealed.to_vec()));
-            if waiting.len() < LOADED_AT_ONCE { Ok(()) } else { take(&mut waiting) }
+            let stored = Stored {
+                number: doc.number,
+                dataset: doc.dataset,
+                per_subject: doc.per_subject,
+                deleted: doc.deleted,
+                commit: doc.commit,
+                packed,
+            };
+            entities.put(stored, &doc.entity, &doc.series);
         })?;
-        take(&mut waiting)?;
         let mut forgotten: HashMap<u32, Forgotten> = HashMap::new();
         let mut manifests = Vec::new();
         let mut segments = Vec::new();
@@ -139,12 +129,12 @@ impl Store {
         Ok(())
     }
 
-    /// Decrypts and decodes entities, on every processor there is. Those whose key is not here are
-    /// left out.
-    fn open_entities(&self, sealed: &[Sealed]) -> Result<Vec<Loaded>, StoreError> {
-        let open = |part: &[Sealed]| -> Result<Vec<Loaded>, StoreError> {
+    /// Reads, decrypts and decodes entities on every processor there is while the caller takes those
+    /// that are. Those whose key is not here are left out.
+    fn open_entities(&self, mut take: impl FnMut(Loaded)) -> Result<(), StoreError> {
+        let open = |part: Vec<Sealed>| -> Result<Vec<Loaded>, StoreError> {
             let mut docs = Vec::with_capacity(part.len());
-            for (key, sealed) in part {
+            for (key, sealed) in &part {
                 if let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? {
                     docs.push(EntityDoc::decode(&plain)?);
                 }
@@ -152,16 +142,34 @@ impl Store {
             Ok(docs)
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let part = sealed.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
-            let parts: Vec<_> =
-                sealed.chunks(part).map(|part| scope.spawn(move || open(part))).collect();
-            let mut docs = Vec::with_capacity(sealed.len());
-            for part in parts {
-                let ended = part.join();
-                docs.extend(ended.map_err(|_| StoreError::Damaged("an entity".into()))??);
+            let (read, to_decode) = flume::bounded::<Vec<Sealed>>(2 * threads);
+            let (decoded, to_take) = flume::bounded(2 * threads);
+            for _ in 0..threads {
+                let (to_decode, decoded) = (to_decode.clone(), decoded.clone());
+                scope.spawn(move || {
+                    // Nobody takes any more when the caller met an error.
+                    to_decode.into_iter().map(open).try_for_each(|docs| decoded.send(docs))
+                });
             }
-            Ok(docs)
+            drop((to_decode, decoded));
+            let reader = scope.spawn(move || {
+                let mut part = Vec::with_capacity(LOADED_AT_ONCE);
+                let gone = |_| StoreError::Damaged("entities: reading stopped".into());
+                self.engine.scan(Table::Entity, b"", |key, sealed| {
+                    part.push((key.to_vec(), sealed.to_vec()));
+                    if part.len() < LOADED_AT_ONCE {
+                        return Ok(());
+                    }
+                    read.send(std::mem::take(&mut part)).map_err(gone)
+                })?;
+                read.send(part).map_err(gone)
+            });
+            for docs in to_take {
+                docs?.into_iter().for_each(&mut take);
+            }
+            let ended = reader.join();
+            ended.map_err(|_| StoreError::Damaged("an entity".into()))?
         })
     }
 
