@@ -344,6 +344,29 @@ fn what_waits_behind_a_limit_is_not_lost() {
 }
 
 #[test]
+fn a_stream_tells_of_so_many_and_says_that_some_were_left_out() {
+    let city = limited("watch_changes = 2\n");
+    let gauges = |level: u32| {
+        let one = |n: u32| json!({"id": format!("urn:ngsi-ld:Gauge:{n}"), "type": "Gauge", "level": {"value": level}});
+        let all: Vec<_> = (0..5).map(one).collect();
+        assert!(city.post(UPSERT, "app", &json!(all)).status < 300);
+    };
+    gauges(1);
+    let stream = Command::new("curl")
+        .args(["-sN", "--max-time", "3", "--cacert", city.ca(), "-H"])
+        .arg(format!("Authorization: Bearer {}", city.token("app")))
+        .arg(format!("{}/api/v1/watch?type=Gauge", city.url()))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1_000));
+    gauges(2);
+    let seen = stdout(&stream.wait_with_output().unwrap());
+    assert!(seen.contains("event: missed"), "{seen}");
+    assert_eq!(seen.matches("urn:ngsi-ld:Gauge:").count(), 2, "{seen}");
+}
+
+#[test]
 fn every_limit_has_its_test() {
     let own = include_str!("limits.rs");
     let ring = include_str!("../crates/hub/src/ring.rs");

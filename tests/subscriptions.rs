@@ -110,6 +110,8 @@ fn a_changed_dataset_or_a_revoked_principal_ends_what_a_stream_shows() {
         [watch(&city, "auditor", "flood-response"), watch(&city, "crisis", "flood-response")];
     std::thread::sleep(Duration::from_millis(700));
     (101..111).for_each(write);
+    // A stream tells of what changed a few times a second.
+    std::thread::sleep(Duration::from_millis(600));
     let mut dataset = city.get("/api/v1/datasets/rivers", "admin").json();
     dataset["attributes"][0]["sensitivity"] = json!("confidential");
     let put = city.act("admin", "dataset.put", json!({"dataset": dataset}));

@@ -63,6 +63,23 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends a request, whose answer is read line by line.
+    pub async fn send(&mut self, request: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(request).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    /// The next line of what comes.
+    pub async fn line(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=at).collect();
+                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            self.fill().await?;
+        }
+    }
+
     /// Sends a request and reads the answer to its end: status, head and body.
     pub async fn call(&mut self, request: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
         self.stream.write_all(request).await?;

@@ -8,6 +8,7 @@
 
 mod city;
 mod client;
+mod consoles;
 mod doors;
 mod entities;
 mod growth;
@@ -89,6 +90,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("notify") {
             notify::measure(&Hub::start(program)?, &mut figures).await?;
+        }
+        if wanted("consoles") {
+            consoles::measure(Hub::start(program)?, &mut figures).await?;
         }
         if sections.contains(&"city") {
             city::measure(Hub::start(program)?, &mut figures).await?;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str =
     "cargo xtask build | demo [ARGS] | test [ARGS] | bench [--output json] | docs | release-check
 
-  build          the release binary, target/release/tanggul
+  build          the release binary with the console in it, target/release/tanggul
   demo           build it, and run a working city
   test           every test, installing what they need
   bench          the figures, on the release build
@@ -15,13 +15,14 @@ const USAGE: &str =
   release-check  the long proofs";
 
 /// Debian packages that the tests use, and the program that shows each is there.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("mosquitto_pub", "mosquitto-clients"),
     ("curl", "curl"),
     ("strace", "strace"),
     ("faketime", "faketime libfaketime"),
     ("go", "golang-go golang-golang-x-mod-dev"),
     ("python3", "python3 python3-venv"),
+    ("chromium", "chromium"),
 ];
 /// Python packages that the tests use as clients nobody here wrote.
 const PYTHON: [&str; 2] = ["paho-mqtt==2.1.0", "ngsildclient==0.5.2"];
@@ -80,7 +81,29 @@ fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
+/// Runs npm in the console's directory.
+fn npm(arguments: &[&str], environment: &[(&str, String)]) -> Result<(), String> {
+    let mut all = vec!["--prefix", "console", "--no-audit", "--no-fund", "--loglevel", "warn"];
+    all.splice(0..0, arguments.iter().copied());
+    run("npm", &all, environment).map_err(|error| {
+        if there("npm") { error } else { format!("{error}\ninstall Node.js 20 with npm") }
+    })
+}
+
+/// Builds the console, which the next build of the program takes in. A missing text, a wrong type or a
+/// warning fails it.
+fn console() -> Result<(), String> {
+    let time =
+        |path: &str| std::fs::metadata(root().join(path)).and_then(|found| found.modified()).ok();
+    // npm writes this file when it has installed what the lock file names.
+    if time("console/node_modules/.package-lock.json") < time("console/package-lock.json") {
+        npm(&["ci"], &[])?;
+    }
+    npm(&["run", "build"], &[])
+}
+
 fn build() -> Result<(), String> {
+    console()?;
     run(&cargo(), &["build", "--release", "--locked", "--package", "tanggul"], &[])
 }
 
@@ -148,10 +171,19 @@ fn install() -> Result<PathBuf, String> {
 
 fn test(arguments: &[String]) -> Result<(), String> {
     let python = install()?;
+    console()?;
     let environment = [("TANGGUL_TEST_PYTHON", python.join("bin/python").display().to_string())];
     let mut all = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     all.extend(arguments.iter().map(String::as_str));
-    run(&cargo(), &all, &environment)
+    run(&cargo(), &all, &environment)?;
+    // What was asked for by name is all there is to do.
+    if arguments.is_empty() { browse("target/debug/tanggul") } else { Ok(()) }
+}
+
+/// The console's tests, in Chromium, on a program.
+fn browse(program: &str) -> Result<(), String> {
+    let program = root().join(program).display().to_string();
+    npm(&["test"], &[("TANGGUL_PROGRAM", program)])
 }
 
 fn docs() -> Result<(), String> {

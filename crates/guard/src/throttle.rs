@@ -62,6 +62,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn buckets_that_are_nearly_full_are_forgotten_first() {
+        let mut throttle = Throttle::default();
+        let at = Time::from_seconds(0);
+        (0..9).for_each(|_| throttle.take("guessed", None, at).unwrap());
+        for one in 1..MAX_BUCKETS {
+            throttle.take(&format!("official {one}"), None, at).unwrap();
+        }
+        assert_eq!(throttle.buckets.len(), MAX_BUCKETS);
+        throttle.take("one more", None, at).unwrap();
+        assert_eq!(throttle.buckets.len(), 2, "the one that is guessed stays");
+        throttle.take("guessed", None, at).unwrap();
+        assert!(throttle.take("guessed", None, at).is_err());
+    }
+
+    #[test]
     fn guessing_is_slow_and_locks_nobody_out() {
         let mut throttle = Throttle::default();
         let at = Time::from_seconds;

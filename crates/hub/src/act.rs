@@ -62,6 +62,17 @@ pub struct ActReport {
     pub pending: Option<String>,
 }
 
+/// What an act would do.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// It would wait for a second person.
+    pub four_eyes: bool,
+    /// What its record would say.
+    pub detail: Value,
+    /// Who would gain and who would lose, where the act tells.
+    pub effect: Value,
+}
+
 /// An act that waits, as kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pending {
@@ -93,6 +104,18 @@ impl Hub {
             tracing::warn!(act = kind.name, "done by one person, for there is no second one yet");
         }
         self.commit_act(session, &act.name, effects, Vec::new()).await
+    }
+
+    /// Says what an act would do, and does nothing.
+    ///
+    /// # Errors
+    /// As [`Hub::act`].
+    pub async fn rehearse(&self, session: &Session, act: &Act) -> Result<Rehearsal, HubError> {
+        let kind = self.permitted(session, act).await?;
+        let effects = (kind.prepare)(self, session, &act.body)?;
+        let four_eyes = kind.four_eyes && self.others_who_may(session, &kind, &act.body) > 0;
+        let effect = effects.answer.get("effect").cloned().unwrap_or(Value::Null);
+        Ok(Rehearsal { four_eyes, detail: effects.detail, effect })
     }
 
     async fn permitted(&self, session: &Session, act: &Act) -> Result<Arc<ActKind>, HubError> {

@@ -1,7 +1,8 @@
 //! The hub's own acts: principals, credentials, datasets, policies, keys, quarantine.
 
 use crate::act::{ActKind, Effects};
-use crate::committer::Job;
+use crate::committer::{Job, Planned};
+use crate::health::Version;
 use crate::open::hex_digest;
 use crate::recorder::{map, record};
 use crate::state::{CredentialDoc, DatasetDoc, PoliciesDoc, from_json, to_json};
@@ -144,6 +145,20 @@ pub fn register_all(hub: &Hub) {
             of_field("dataset"),
             discard,
         ),
+        kind(
+            "quarantine.accept",
+            "Take a quarantined reading in, mended or as it is",
+            false,
+            of_field("dataset"),
+            accept,
+        ),
+        kind(
+            "principals.enrol",
+            "Enrol several officials, apps or devices at once",
+            true,
+            of_hub(),
+            enrol_many,
+        ),
     ] {
         hub.register(kind);
     }
@@ -209,6 +224,57 @@ fn enrol_device(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
         );
     }
     with_code(hub, principal)
+}
+
+/// Most that are enrolled at once.
+const MAX_ENROLLED: usize = 1_000;
+
+fn enrol_many(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
+    let items = body.get("items").map(Value::items).unwrap_or_default();
+    if items.is_empty() || items.len() > MAX_ENROLLED {
+        return Err(Invalid::data("/items", format!("has 1 to {MAX_ENROLLED} entries")).into());
+    }
+    let mut all = Effects { governs: true, ..Effects::default() };
+    let (mut answers, mut numbers) = (Vec::new(), Vec::new());
+    let mut logins = BTreeSet::new();
+    let first = hub.state.next_principal();
+    for (place, item) in items.iter().enumerate() {
+        let at = |error: HubError| match error {
+            HubError::Invalid(invalid) => {
+                let place = format!("/items/{place}{}", invalid.place);
+                HubError::Invalid(Invalid::data(place, invalid.what))
+            }
+            HubError::Conflict(what) => HubError::Conflict(format!("/items/{place}: {what}")),
+            other => other,
+        };
+        let kind = match text(item, "kind").map_err(at)?.as_str() {
+            "official" => Kind::Official,
+            "app" => Kind::App,
+            "device" => Kind::Device,
+            other => {
+                let what = format!("`{other}` is none of: official, app, device");
+                return Err(at(Invalid::data("/kind", what).into()));
+            }
+        };
+        let mut principal = principal_of(hub, item, kind).map_err(at)?;
+        principal.number = first + place as u64;
+        if !logins.insert(principal.login.clone()) {
+            let what = format!("the login `{}` is there twice", principal.login);
+            return Err(at(Invalid::data("/login", what).into()));
+        }
+        let snapshot = hub.state.snapshot();
+        if let Some(unknown) = principal.datasets.iter().find(|id| snapshot.dataset(id).is_none()) {
+            return Err(at(Invalid::data("/datasets", format!("there is no `{unknown}`")).into()));
+        }
+        let one = with_code(hub, principal)?;
+        all.documents.extend(one.documents);
+        numbers.extend(one.detail.get("principal").cloned());
+        answers.push(one.answer);
+    }
+    debug_assert!(session.principal.number != 0);
+    all.detail = map([("principals", Value::List(numbers))]);
+    all.answer = map([("enrolled", Value::List(answers))]);
+    Ok(all)
 }
 
 /// A principal with a one-time code, which its holder redeems.
@@ -336,7 +402,7 @@ fn app_token(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> 
     })
 }
 
-fn put_dataset(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+fn put_dataset(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
     let given = body.get("dataset").ok_or_else(|| Invalid::data("/dataset", "is missing"))?;
     let mut dataset: Dataset = serde_json::from_slice(&to_json(given))
         .map_err(|error| Invalid::data("/dataset", error.to_string()))?;
@@ -364,8 +430,19 @@ fn put_dataset(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError
         ("version", Value::Integer(dataset.version.cast_signed())),
         ("digest", Value::from(crate::recorder::hex(&vault::digest(&to_json(&dataset))))),
     ]);
+    let mut documents = vec![document(kinds::DATASET, &dataset.id, Some(to_json(&doc)))];
+    let mut keep = |version: Version| {
+        let name = format!("{}/{:010}", version.dataset.id, version.dataset.version);
+        if hub.store.document(kinds::DATASET_VERSION, &name).is_none() {
+            documents.push(document(kinds::DATASET_VERSION, &name, Some(to_json(&version))));
+        }
+    };
+    if let Some((_, old)) = &old {
+        keep(Version { time: None, by: 0, dataset: old.as_ref().clone() });
+    }
+    keep(Version { time: Some(hub.now()), by: session.principal.number, dataset: dataset.clone() });
     Ok(Effects {
-        documents: vec![document(kinds::DATASET, &dataset.id, Some(to_json(&doc)))],
+        documents,
         answer: map([("dataset", Value::from(dataset.id.as_str())), ("effect", effect)]),
         detail,
         public: true,
@@ -544,6 +621,56 @@ fn discard(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     })
 }
 
+fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
+    let (id, name) = (text(body, "dataset")?, text(body, "reading")?);
+    let (number, dataset) = dataset_of(hub, body)?;
+    if !name.starts_with(&format!("{id}/")) {
+        return Err(HubError::NotFound(format!("there is no quarantined reading `{name}`")));
+    }
+    let kept = hub.quarantined_reading(&name)?;
+    // Whoever accepts takes it as his own: he has to be one who may write here.
+    if !hub.state.verdict(session, Action::Write, number, &dataset).allowed {
+        return Err(hub.forbidden(session, Action::Write, &dataset));
+    }
+    let original = ngsild::parse_json(kept.entity.as_bytes())?;
+    let given = body.get("entity").unwrap_or(&original);
+    let form = ngsild::Form::Any;
+    let entity = ngsild::parse_entity(given, &ngsild::Context::core(), form)?;
+    let before = hub.store.entity(&entity.id).filter(|held| held.deleted.is_none());
+    let owned = match &before {
+        Some(held) => held.dataset == number,
+        None => hub
+            .state
+            .snapshot()
+            .claimant(&entity.types, &entity.scopes)
+            .is_some_and(|(claimant, _)| *claimant == number),
+    };
+    if !owned {
+        let what = format!("`{}` does not belong to dataset `{id}`", entity.id);
+        return Err(HubError::Conflict(what));
+    }
+    // A jump that a steward looked at is no error: floods jump. All else has to fit.
+    if let Some(reason) = hub.problem(&entity, &dataset, None, before.is_none()) {
+        return Err(Invalid::data("/entity", reason).into());
+    }
+    let mended = body.get("entity").is_some_and(|given| *given != original);
+    Ok(Effects {
+        documents: vec![document(kinds::QUARANTINE, &name, None)],
+        changes: vec![Planned {
+            change: model::Change::Upsert(entity),
+            number,
+            dataset,
+            late: true,
+        }],
+        detail: map([
+            ("dataset", Value::from(id)),
+            ("reading", Value::from(name)),
+            ("mended", Value::Bool(mended)),
+        ]),
+        ..Effects::default()
+    })
+}
+
 impl Hub {
     /// Deletes the keys that were to be deleted when the process ended.
     pub(crate) fn finish_shredding(&self) {
@@ -715,17 +842,49 @@ impl Hub {
         Ok(readings)
     }
 
-    /// Everybody the hub knows, for those who govern it.
+    /// Everybody the hub knows, for those who govern or audit it; for stewards, the devices of their
+    /// datasets.
     ///
     /// # Errors
-    /// When that is not permitted.
-    pub async fn principals(&self, session: &Session) -> Result<Vec<Arc<Principal>>, HubError> {
-        let snapshot = self.state.snapshot();
-        let may = |action| snapshot.decide_hub(session, action).allowed;
-        if !may(Action::Govern) && !may(Action::Audit) {
-            self.record_refusal(session, Verb::Read, Action::Govern, "*").await;
-            return Err(self.forbidden(session, Action::Govern, &guard::hub_dataset()));
-        }
-        Ok(self.state.principals())
+    /// When the session is none of these.
+    pub async fn principals(&self, session: &Session) -> Result<Vec<Known>, HubError> {
+        let all = self.state.principals().into_iter();
+        let known: Vec<_> = if self.may_govern(session) || self.may_audit(session) {
+            all.collect()
+        } else {
+            let governed = self.governed(session);
+            if governed.is_empty() {
+                self.record_refusal(session, Verb::Read, Action::Govern, "*").await;
+                return Err(self.forbidden(session, Action::Govern, &guard::hub_dataset()));
+            }
+            let own = |principal: &Arc<Principal>| {
+                principal.kind == Kind::Device
+                    && principal.datasets.iter().any(|id| governed.contains(id))
+            };
+            all.filter(own).collect()
+        };
+        let now = self.now();
+        let known = known.into_iter().map(|principal| {
+            let (seen, refused) = self.state.presence(principal.number);
+            let credentials = self.state.credentials_of(principal.number);
+            let living = credentials.iter().filter(|(_, credential)| credential.expires > now);
+            let expires = living.clone().filter(|(_, c)| !c.one_time).map(|(_, c)| c.expires).max();
+            let invited = living.clone().any(|(_, credential)| credential.one_time);
+            Known { principal, seen, refused, expires, invited }
+        });
+        Ok(known.collect())
     }
+}
+
+/// Somebody the hub knows, and how he is.
+#[derive(Debug)]
+pub struct Known {
+    pub principal: Arc<Principal>,
+    /// When it was last heard of, and how often it was refused, since the hub started.
+    pub seen: Option<Time>,
+    pub refused: u64,
+    /// When its last token ends.
+    pub expires: Option<Time>,
+    /// It has a one-time code that was not used yet.
+    pub invited: bool,
 }

@@ -43,6 +43,8 @@ pub struct Hub {
     pub(crate) acts: RwLock<HashMap<&'static str, Arc<ActKind>>>,
     pub(crate) signing: SigningKey,
     pub(crate) counters: Counters,
+    /// How long callers waited for a commit.
+    pub(crate) waits: crate::Durations,
     pub(crate) hashes: tokio::sync::Semaphore,
     pub(crate) contexts: RwLock<HashMap<String, Arc<ngsild::Context>>>,
     pub(crate) subscriptions: crate::subscription::Subscriptions,
@@ -51,6 +53,10 @@ pub struct Hub {
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
     pub(crate) inbox_sequence: std::sync::atomic::AtomicU64,
+    pub(crate) started: Time,
+    /// The last look at the whole log, and whether one is under way.
+    pub(crate) checked: Mutex<Option<crate::health::Checked>>,
+    pub(crate) checking: AtomicBool,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -103,6 +109,7 @@ impl Hub {
         let (jobs, queue) = mpsc::channel(options.limits.queue.max(1));
         let hashes = options.limits.password_hashes.max(1);
         let watches = Watches::new(options.limits.watch_behind);
+        let started = (options.now)();
         let hub = Arc::new(Hub {
             subscriptions: crate::subscription::Subscriptions::load(&store)?,
             store,
@@ -114,12 +121,16 @@ impl Hub {
             acts: RwLock::default(),
             signing,
             counters: Counters::default(),
+            waits: crate::Durations::default(),
             hashes: tokio::sync::Semaphore::new(hashes),
             contexts: RwLock::default(),
             governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
             inbox_sequence: std::sync::atomic::AtomicU64::new(0),
+            started,
+            checked: Mutex::default(),
+            checking: AtomicBool::new(false),
             threads: Mutex::default(),
         });
         govern::register_all(&hub);
@@ -139,6 +150,11 @@ impl Hub {
     /// Counts for `/metrics`.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How long callers waited for what they sent to be durable.
+    pub fn waits(&self) -> &crate::Durations {
+        &self.waits
     }
 
     /// What lies in the store.
@@ -180,9 +196,12 @@ impl Hub {
         &self,
         make: impl FnOnce(oneshot::Sender<T>) -> Job,
     ) -> Result<T, HubError> {
+        let begun = std::time::Instant::now();
         let (reply, answer) = oneshot::channel();
         self.jobs.send(make(reply)).await.map_err(|_| HubError::Stopping)?;
-        answer.await.map_err(|_| HubError::Stopping)
+        let answer = answer.await.map_err(|_| HubError::Stopping);
+        self.waits.add(begun.elapsed());
+        answer
     }
 
     /// Stops in order: what was accepted is committed, the log is checkpointed, files are closed.

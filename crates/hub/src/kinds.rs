@@ -21,3 +21,5 @@ pub const PURPOSE: u8 = 11;
 pub const SHREDDING: u8 = 12;
 /// Changes that came while the sensitive root was closed, encrypted to it.
 pub const INBOX: u8 = 13;
+/// Datasets as they were: `id/version`.
+pub const DATASET_VERSION: u8 = 14;

@@ -76,6 +76,8 @@ limits! {
         watches = 2_000, "streams", "429";
         /// Groups of changes a slow stream may be behind before it misses some.
         watch_behind = 1_024, "groups", "told that some were missed";
+        /// Entities told of in one delivery of a stream.
+        watch_changes = 1_000, "entities", "told that some were missed";
         /// Blocks of unknown callers counted one by one in a minute.
         sources_counted = 10_000, "blocks", "counted no more";
         /// Decisions kept.

@@ -82,6 +82,7 @@ impl Hub {
                 if principal.status == Status::Revoked {
                     return Err(unknown());
                 }
+                self.state.note_seen(principal.number, self.now());
                 Ok(Session {
                     principal,
                     tenant: TENANT,

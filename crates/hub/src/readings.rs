@@ -68,6 +68,7 @@ impl Hub {
         let Some(steps) = self.steps_of(session, into, readings) else { return Ok(None) };
         let late = session.principal.kind == Kind::Device;
         let writer = session.principal.number;
+        self.state.note_seen(writer, self.now());
         let committed = self
             .submit(|reply| {
                 Job::Write(WriteJob {

@@ -81,7 +81,7 @@ impl Hub {
         self.store.log().tile(path, size)
     }
 
-    /// Records for an auditor, newest first: index, salt, record.
+    /// Records for an auditor, newest first: index, salt, record, and its text as its leaf commits to it.
     ///
     /// # Errors
     /// When the session may not read records.
@@ -91,7 +91,7 @@ impl Hub {
         before: Option<u64>,
         limit: usize,
         wanted: &(dyn Fn(&Record) -> bool + Sync),
-    ) -> Result<Vec<(u64, String, Record)>, HubError> {
+    ) -> Result<Vec<(u64, String, Record, String)>, HubError> {
         let snapshot = self.state.snapshot();
         if !snapshot.decide_hub(session, Action::Audit).allowed {
             self.record_refusal(session, Verb::Read, Action::Audit, "*").await;
@@ -103,7 +103,8 @@ impl Hub {
             let Some((salt, body)) = self.store.record(index)? else { continue };
             let record: Record = crate::state::from_json(&body)?;
             if wanted(&record) {
-                found.push((index, hex(&salt), record));
+                let text = String::from_utf8(body).unwrap_or_default();
+                found.push((index, hex(&salt), record, text));
                 if found.len() >= limit {
                     break;
                 }

@@ -120,6 +120,7 @@ impl Hub {
             self.count_unknown("hub", "public");
             return;
         }
+        self.state.note_refused(principal);
         let seen = {
             let mut refusals = self.recorder.refusals.lock();
             let seen = refusals.entry(principal).or_default();

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use store::Store;
 
 /// A dataset with its surrogate, as kept.
@@ -94,6 +94,41 @@ impl Counters {
     }
 }
 
+/// Durations by powers of two: bucket `n` holds those under `64 << n` microseconds.
+#[derive(Default)]
+pub struct Durations([AtomicU64; Durations::BUCKETS]);
+
+impl Durations {
+    /// The last bucket holds everything over half a minute.
+    pub const BUCKETS: usize = 20;
+
+    /// Counts a duration.
+    pub fn add(&self, duration: std::time::Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - (micros >> 6).leading_zeros()) as usize;
+        self.0[bucket.min(Self::BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Upper bounds in seconds (infinite for the last), and counts.
+    pub fn all(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.0.iter().enumerate().map(|(bucket, count)| {
+            let bound = if bucket + 1 == Self::BUCKETS {
+                f64::INFINITY
+            } else {
+                (64u64 << bucket) as f64 / 1e6
+            };
+            (bound, count.load(Ordering::Relaxed))
+        })
+    }
+}
+
+/// When a principal was last heard of, and how often it was refused, since the hub started.
+#[derive(Default)]
+struct Presence {
+    seen: AtomicI64,
+    refused: AtomicU64,
+}
+
 /// Everything in memory that is not data.
 pub struct State {
     pub snapshot: RwLock<Arc<Snapshot>>,
@@ -106,10 +141,38 @@ pub struct State {
     decisions: RwLock<HashMap<DecisionKey, Arc<Verdict>>>,
     pub throttle: Mutex<Throttle>,
     pub purposes: RwLock<BTreeMap<String, Purpose>>,
+    presences: RwLock<HashMap<u64, Presence>>,
     most_decisions: usize,
 }
 
 impl State {
+    fn with_presence(&self, principal: u64, note: impl Fn(&Presence)) {
+        if let Some(presence) = self.presences.read().get(&principal) {
+            return note(presence);
+        }
+        note(self.presences.write().entry(principal).or_default());
+    }
+
+    /// Notes that a principal was heard of.
+    pub fn note_seen(&self, principal: u64, now: Time) {
+        self.with_presence(principal, |presence| presence.seen.store(now.0, Ordering::Relaxed));
+    }
+
+    /// Notes that a principal was refused something.
+    pub fn note_refused(&self, principal: u64) {
+        self.with_presence(principal, |presence| {
+            presence.refused.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// When a principal was last heard of, and how often it was refused, since the hub started.
+    pub fn presence(&self, principal: u64) -> (Option<Time>, u64) {
+        let presences = self.presences.read();
+        let Some(presence) = presences.get(&principal) else { return (None, 0) };
+        let seen = presence.seen.load(Ordering::Relaxed);
+        ((seen != 0).then_some(Time(seen)), presence.refused.load(Ordering::Relaxed))
+    }
+
     /// Reads everything from the store's documents.
     pub fn load(store: &Store, most_decisions: usize) -> Result<State, crate::HubError> {
         let policies = match store.document(kinds::POLICIES, "") {
@@ -130,6 +193,7 @@ impl State {
             decisions: RwLock::default(),
             throttle: Mutex::default(),
             purposes: RwLock::default(),
+            presences: RwLock::default(),
             most_decisions,
         };
         state.refresh(store)?;

@@ -16,6 +16,10 @@ const LOOKS_PER_CHECKPOINT: u64 = 10;
 /// Entities whose documents are written in one commit, before a seal.
 const DOCUMENTS_AT_ONCE: usize = 1_000;
 
+/// Looks between two looks at the whole log, and before the first.
+const LOOKS_PER_CHECK: u64 = 24 * 3_600 * 1_000 / LOOK_MS;
+const LOOKS_BEFORE_CHECK: u64 = 10 * 1_000 / LOOK_MS;
+
 /// How often the hub tidies up.
 #[derive(Clone, Copy, Debug)]
 pub struct Tidying {
@@ -50,6 +54,9 @@ pub fn run(hub: &Arc<Hub>) {
         if look.is_multiple_of(looks(seal_ms)) {
             seal_all(hub);
             hub.reconcile_ring();
+        }
+        if look % LOOKS_PER_CHECK == LOOKS_BEFORE_CHECK {
+            hub.check_log();
         }
         if look.is_multiple_of(looks(retain_ms)) {
             retain_all(hub);

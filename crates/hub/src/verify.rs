@@ -63,6 +63,54 @@ pub fn verify(store: &Store, key: &VerifyingKey) -> Result<Report, HubError> {
     Ok(report)
 }
 
+/// Every record against its leaf, and the leaves against root and checkpoint, one after the other: for a
+/// hub that goes on meanwhile. The rest of [`verify`] wants a store at rest.
+///
+/// # Errors
+/// When a leaf or record cannot be read.
+pub(crate) fn verify_live_log(store: &Store, key: &VerifyingKey) -> Result<Report, HubError> {
+    let checkpoint = journal::open_checkpoint(&store.checkpoint(), key);
+    let (size, root) = store.log_root();
+    let mut report = Report { records: size, ..Report::default() };
+    let mut find = |what: String, why: &str| {
+        report.findings.push(Finding { what, why: why.to_owned() });
+    };
+    let log = store.log();
+    let mut tree = journal::Tree::default();
+    let mut signed = None;
+    for index in 0..size {
+        match &checkpoint {
+            Ok(checkpoint) if checkpoint.size == index => signed = Some(tree.root()),
+            _ => {}
+        }
+        let what = || format!("record {index}");
+        let Some(leaf) = log.leaf(index) else {
+            find(what(), "its leaf is missing from the log");
+            continue;
+        };
+        tree.push(&leaf);
+        match store.record(index) {
+            Ok(Some((salt, body))) if journal::commitment(&salt, &body) == leaf => {}
+            Ok(Some(_)) => find(what(), "it is not what its leaf commits to"),
+            Ok(None) => find(what(), "it is missing"),
+            Err(error) => find(what(), &error.to_string()),
+        }
+    }
+    if tree.root() != root {
+        find("the log".into(), "its leaves do not lead to its root");
+    }
+    match checkpoint {
+        Ok(checkpoint) => {
+            let signed = if checkpoint.size == size { Some(tree.root()) } else { signed };
+            if signed != Some(checkpoint.root) {
+                find("the checkpoint".into(), "the log is not what was signed");
+            }
+        }
+        Err(error) => find("the checkpoint".into(), &error.to_string()),
+    }
+    Ok(report)
+}
+
 /// Whether the log is what it was when somebody kept a checkpoint of it, or has grown out of that: a
 /// store that was put back to an earlier state fits in itself.
 ///

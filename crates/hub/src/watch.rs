@@ -1,12 +1,15 @@
 //! Telling: what was committed goes to everyone who watches, through their lens.
 
-use crate::{Hub, HubError};
-use model::{Action, Dataset, Entity, Name, Sensitivity, Session};
+use crate::{Hub, HubError, Seen};
+use model::{Action, Entity, Name, Sensitivity, Session};
 use ngsild::Filter;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 /// An entity that changed.
 #[derive(Clone, Debug)]
@@ -37,6 +40,11 @@ impl Watches {
         }
     }
 
+    /// How many watch.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Whether anybody watches.
     pub fn are_there(&self) -> bool {
         self.sender.receiver_count() > 0
@@ -54,6 +62,29 @@ pub struct Watch {
     filter: Filter,
     receiver: broadcast::Receiver<Arc<Vec<ChangeEvent>>>,
     count: Arc<AtomicUsize>,
+    /// Nothing is told before.
+    next_at: Instant,
+}
+
+/// What changed since the last look, as the session sees it now.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub entities: Vec<Arc<Seen>>,
+    /// Ids of entities that were deleted.
+    pub gone: Vec<String>,
+    /// Some changes are not among these: look again at what is shown.
+    pub missed: bool,
+}
+
+/// Between two deliveries of one stream: what changes meanwhile is told once, as it is then.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// What is known of one entity that changed.
+struct Moved {
+    dataset: u32,
+    deleted: bool,
+    /// Empty: the whole entity.
+    attributes: Vec<Name>,
 }
 
 impl Drop for Watch {
@@ -104,66 +135,115 @@ impl Hub {
             });
         }
         let receiver = self.watches.subscribe();
-        Ok(Watch { hub: self.clone(), session: session.clone(), filter, receiver, count })
+        let (hub, session, next_at) = (self.clone(), session.clone(), Instant::now());
+        Ok(Watch { hub, session, filter, receiver, count, next_at })
     }
 }
 
 impl Watch {
-    /// The next changes the session may see: entity (none when deleted: its id) and whether some
-    /// were missed before it. None when the session or the hub ended.
+    /// The next changes the session may see. None when the session or the hub ended.
     ///
     /// # Errors
     /// When what is seen cannot be recorded.
-    pub async fn next(&mut self) -> Result<Option<(Vec<Arc<Entity>>, bool)>, HubError> {
-        let mut missed = false;
+    pub async fn next(&mut self) -> Result<Option<Changes>, HubError> {
         loop {
-            let events = match self.receiver.recv().await {
+            let Some((moved, missed)) = self.gather().await else { return Ok(None) };
+            if !self.hub.is_live(&self.session) {
+                return Ok(None);
+            }
+            let (mut changes, levels) = self.look(moved);
+            changes.missed = missed;
+            for (dataset, (level, count)) in levels {
+                let detail = crate::recorder::map([("delivered", model::Value::Integer(count))]);
+                self.hub.record_read(&self.session, &dataset, level, Vec::new(), detail).await?;
+            }
+            if missed || !changes.entities.is_empty() || !changes.gone.is_empty() {
+                self.next_at = Instant::now() + PAUSE;
+                return Ok(Some(changes));
+            }
+        }
+    }
+
+    /// What moved until the next delivery is due, and whether something was left out.
+    async fn gather(&mut self) -> Option<(BTreeMap<u64, Moved>, bool)> {
+        let (mut moved, mut missed) = (BTreeMap::<u64, Moved>::new(), false);
+        let most = self.hub.options.limits.watch_changes;
+        let mut first = true;
+        loop {
+            let received = if first {
+                self.receiver.recv().await
+            } else {
+                match tokio::time::timeout_at(self.next_at, self.receiver.recv()).await {
+                    Ok(received) => received,
+                    Err(_) => return Some((moved, missed)),
+                }
+            };
+            first = false;
+            let events = match received {
                 Ok(events) => events,
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     missed = true;
                     continue;
                 }
-                Err(broadcast::error::RecvError::Closed) => return Ok(None),
+                Err(broadcast::error::RecvError::Closed) if moved.is_empty() => return None,
+                Err(broadcast::error::RecvError::Closed) => return Some((moved, missed)),
             };
-            if !self.hub.is_live(&self.session) {
-                return Ok(None);
-            }
-            let snapshot = self.hub.state.snapshot();
-            let mut seen = Vec::new();
-            let mut levels: BTreeMap<String, (Sensitivity, i64)> = BTreeMap::new();
-            for event in events.iter().filter(|event| !event.deleted) {
-                let Some(dataset) = snapshot.by_number(event.dataset) else { continue };
-                let Some((entity, level)) = self.see(event, dataset) else { continue };
-                let entry = levels.entry(dataset.id.clone()).or_insert((level, 0));
-                *entry = (entry.0.max(level), entry.1 + 1);
-                seen.push(entity);
-            }
-            for (dataset, (level, count)) in levels {
-                let detail = crate::recorder::map([("delivered", model::Value::Integer(count))]);
-                self.hub.record_read(&self.session, &dataset, level, Vec::new(), detail).await?;
-            }
-            if !seen.is_empty() {
-                return Ok(Some((seen, missed)));
+            for event in events.iter() {
+                let full = moved.len() >= most;
+                match moved.entry(event.number) {
+                    Entry::Vacant(_) if full => missed = true,
+                    Entry::Vacant(entry) => {
+                        entry.insert(Moved {
+                            dataset: event.dataset,
+                            deleted: event.deleted,
+                            attributes: event.attributes.clone(),
+                        });
+                    }
+                    Entry::Occupied(mut entry) => entry.get_mut().add(event),
+                }
             }
         }
     }
 
-    /// A changed entity as the session may see it; none when its change tells nothing.
-    fn see(
-        &self,
-        event: &ChangeEvent,
-        dataset: &Arc<Dataset>,
-    ) -> Option<(Arc<Entity>, Sensitivity)> {
-        let verdict = self.hub.state.verdict(&self.session, Action::Read, event.dataset, dataset);
-        if !verdict.allowed || verdict.lens.aggregate_only {
-            return None;
+    fn look(&self, moved: BTreeMap<u64, Moved>) -> (Changes, BTreeMap<String, (Sensitivity, i64)>) {
+        let mut changes = Changes::default();
+        let mut levels: BTreeMap<String, (Sensitivity, i64)> = BTreeMap::new();
+        let snapshot = self.hub.state.snapshot();
+        for (number, moved) in moved {
+            let Some(dataset) = snapshot.by_number(moved.dataset) else { continue };
+            let Some(held) = self.hub.store.entity_by_number(number) else { continue };
+            let verdict =
+                self.hub.state.verdict(&self.session, Action::Read, moved.dataset, dataset);
+            if !verdict.allowed || verdict.lens.aggregate_only {
+                continue;
+            }
+            let shown = |name: &Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
+            if !moved.attributes.is_empty() && !moved.attributes.iter().any(shown) {
+                continue;
+            }
+            let seen = Seen::kept(&held, &verdict);
+            if !self.filter.matches(&seen) {
+                continue;
+            }
+            let entry = levels.entry(dataset.id.clone()).or_insert((seen.level, 0));
+            *entry = (entry.0.max(seen.level), entry.1 + 1);
+            if held.deleted.is_some() {
+                changes.gone.push(seen.id.clone());
+            } else if !moved.deleted {
+                changes.entities.push(seen);
+            }
         }
-        let shown = |name: &Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
-        if !event.attributes.is_empty() && !event.attributes.iter().any(shown) {
-            return None;
+        (changes, levels)
+    }
+}
+
+impl Moved {
+    fn add(&mut self, event: &ChangeEvent) {
+        self.deleted = event.deleted;
+        if event.attributes.is_empty() {
+            self.attributes.clear();
+        } else if !self.attributes.is_empty() {
+            self.attributes.extend(event.attributes.iter().cloned());
         }
-        let entity = verdict.see(&event.entity);
-        let level = crate::seen::level_of(&verdict.lens, entity.attributes.iter().map(|a| &a.name));
-        self.filter.matches(&entity).then_some((entity, level))
     }
 }

@@ -18,7 +18,89 @@ pub struct Possible {
     pub policies: Vec<String>,
 }
 
+/// Whether somebody may, and what would change it.
+#[derive(Debug)]
+pub struct Answered {
+    pub allowed: bool,
+    pub why: Why,
+    /// Roles any of which would do, if he had it.
+    pub roles: Vec<&'static str>,
+    /// Sensitivities seen as they are, and as stand-ins.
+    pub clear: Vec<&'static str>,
+    pub glimpsed: Vec<&'static str>,
+}
+
 impl Hub {
+    /// Whether somebody else may, for those who govern or audit the dataset.
+    ///
+    /// # Errors
+    /// When there is no such dataset or nobody of that login, or the session may not ask.
+    pub async fn why_for(
+        &self,
+        session: &Session,
+        login: &str,
+        purpose: Option<&str>,
+        action: Action,
+        dataset: &str,
+    ) -> Result<Answered, HubError> {
+        let snapshot = self.state.snapshot();
+        let (number, dataset) = self.dataset_of(&snapshot, dataset)?;
+        let own = session.principal.login == login;
+        let governs = self.state.verdict(session, Action::Govern, number, &dataset).allowed;
+        if !own && !governs && !self.may_govern(session) && !self.may_audit(session) {
+            self.record_refusal(session, model::Verb::Read, Action::Govern, &dataset.id).await;
+            return Err(self.forbidden(session, Action::Govern, &dataset));
+        }
+        let principal = if login == "public" {
+            Arc::new(Principal::public())
+        } else {
+            let found = self.state.principal_by_login(login);
+            found.ok_or_else(|| {
+                HubError::NotFound(format!("there is nobody with the login `{login}`"))
+            })?
+        };
+        let revoked = principal.status == model::Status::Revoked;
+        let decide = |principal: Arc<Principal>| {
+            let imagined = self.imagine(principal, purpose);
+            match action {
+                Action::Read => snapshot.lens(&imagined, &dataset),
+                action => snapshot.decide(&imagined, action, &dataset),
+            }
+        };
+        let verdict = decide(principal.clone());
+        let would = |role: &model::Role| {
+            let mut other = principal.as_ref().clone();
+            other.roles.push(*role);
+            other.status = model::Status::Active;
+            !principal.roles.contains(role) && decide(Arc::new(other)).allowed
+        };
+        let official = principal.kind == model::Kind::Official;
+        let roles = model::Role::ALL.iter().filter(|role| official && would(role));
+        let used = dataset.sensitivities();
+        let seen = |sight| {
+            let of = used.iter().filter(|s| {
+                action == Action::Read && verdict.allowed && verdict.lens.sight_of(**s) == sight
+            });
+            of.map(|s| s.word()).collect::<Vec<_>>()
+        };
+        let mut why = self.why_not(&self.imagine(principal.clone(), purpose), action, &dataset);
+        if revoked {
+            let title = "whoever is revoked may do nothing".to_owned();
+            why.reasons = vec![guard::Reason { policy: "revoked".into(), title }];
+        }
+        Ok(Answered {
+            allowed: verdict.allowed && !revoked,
+            roles: if verdict.allowed {
+                Vec::new()
+            } else {
+                roles.map(|role| role.word()).collect()
+            },
+            clear: seen(model::Sight::Clear),
+            glimpsed: seen(model::Sight::Glimpse),
+            why,
+        })
+    }
+
     /// Whether the session may, and why (not).
     ///
     /// # Errors

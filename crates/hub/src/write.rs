@@ -123,6 +123,7 @@ impl Hub {
                 remedy: "send smaller batches".into(),
             });
         }
+        self.state.note_seen(session.principal.number, self.now());
         let mut results: Vec<Option<ItemResult>> = Vec::with_capacity(changes.len());
         let mut planned = Vec::new();
         let mut places = Vec::new();
@@ -139,6 +140,7 @@ impl Hub {
                 }
                 Plan::Keep(document, reason) => {
                     self.counters.add(Counter::Quarantined, 1);
+                    self.state.note_refused(session.principal.number);
                     let detail = map([("quarantined", Value::from(reason.as_str()))]);
                     records.push(record(session, Verb::Write, "", self.now(), detail));
                     documents.push(document);

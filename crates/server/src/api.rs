@@ -1,16 +1,18 @@
 //! The hub's own API.
 
-use crate::call::Call;
+use crate::call::{Call, SESSION_COOKIE, cookie};
 use crate::problem::Problem;
+use crate::words::{Language, say, say_effect};
 use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use hub::{Act, ActReport, Possible};
-use model::{Action, Decision, Record, Session, Value};
+use model::{Action, Decision, Principal, Record, Session, Value};
 use ngsild::Invalid;
 use serde_json::json;
 use std::convert::Infallible;
+use std::time::Duration;
 
 type Handled = Result<Response, Problem>;
 
@@ -23,9 +25,18 @@ pub async fn openapi() -> Json<serde_json::Value> {
     Json(crate::openapi::document())
 }
 
-fn who_am_i(session: &Session) -> serde_json::Value {
+fn who_am_i(call: &Call, session: &Session) -> serde_json::Value {
+    let hub = &call.app.hub;
+    let notice = hub.notice().map(|notice| say(notice, Language::of(&call.headers)));
     let principal = &session.principal;
+    let known = principal.kind != model::Kind::Public;
     json!({
+        "number": principal.number,
+        "may": {
+            "govern": known && hub.may_govern(session), "audit": known && hub.may_audit(session),
+            "datasets": if known { hub.governed(session) } else { Vec::new() },
+        },
+        "notice": notice,
         "login": principal.login, "name": principal.name, "kind": principal.kind,
         "department": principal.department, "roles": principal.roles,
         "purpose": session.purpose.as_deref(), "assurance": session.assurance,
@@ -34,17 +45,38 @@ fn who_am_i(session: &Session) -> serde_json::Value {
 }
 
 pub async fn session(call: Call) -> Handled {
-    Ok(Json(who_am_i(&call.session)).into_response())
+    Ok(Json(who_am_i(&call, &call.session)).into_response())
 }
 
 /// The mark of a browser that signed in before.
 const BROWSER_COOKIE: &str = "tanggul_browser";
 
-fn browser_mark(call: &Call) -> Option<&str> {
-    let cookies = call.header("cookie")?;
-    cookies
-        .split(';')
-        .find_map(|cookie| cookie.trim().strip_prefix(BROWSER_COOKIE)?.strip_prefix('='))
+/// Hands a session over: to the console as a cookie, to everybody else as a token.
+fn hand_over(
+    call: &Call,
+    status: StatusCode,
+    token: &str,
+    mut body: serde_json::Value,
+) -> Response {
+    if !call.is_console() {
+        body["token"] = json!(token);
+        return (status, Json(body)).into_response();
+    }
+    let mut response = (status, Json(body)).into_response();
+    set_cookie(&mut response, &session_cookie(token, hub::SIGN_IN_S));
+    response
+}
+
+fn session_cookie(token: &str, seconds: i64) -> String {
+    format!(
+        "{SESSION_COOKIE}={token}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict"
+    )
+}
+
+fn set_cookie(response: &mut Response, cookie: &str) {
+    if let Ok(value) = HeaderValue::from_str(cookie) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
 }
 
 pub async fn sign_in(call: Call) -> Handled {
@@ -52,15 +84,16 @@ pub async fn sign_in(call: Call) -> Handled {
     let (login, password) = (text(&body, "login")?, text(&body, "password")?);
     let hub = &call.app.hub;
     let mut source = call.source.clone();
-    source.browser = browser_mark(&call).and_then(|mark| hub.read_browser_mark(&login, mark));
+    let mark = cookie(&call.headers, BROWSER_COOKIE);
+    source.browser = mark.and_then(|mark| hub.read_browser_mark(&login, mark));
     let (token, session) = hub.sign_in(&login, &password, &source).await?;
-    let mut response = Json(json!({"token": token, "session": who_am_i(&session)})).into_response();
+    let body = json!({"session": who_am_i(&call, &session)});
+    let mut response = hand_over(&call, StatusCode::OK, &token, body);
     let cookie = format!(
         "{BROWSER_COOKIE}={}; Path=/api/v1/session; Max-Age=31536000; Secure; HttpOnly; SameSite=Strict",
         hub.browser_mark(&login)
     );
-    let cookie = HeaderValue::from_str(&cookie).ok();
-    response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    set_cookie(&mut response, &cookie);
     Ok(response)
 }
 
@@ -70,14 +103,21 @@ pub async fn sign_out(call: Call) -> Handled {
     {
         call.app.hub.sign_out(token.trim());
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if call.is_console() {
+        if let Some(token) = cookie(&call.headers, SESSION_COOKIE) {
+            call.app.hub.sign_out(token);
+        }
+        set_cookie(&mut response, &session_cookie("", 0));
+    }
+    Ok(response)
 }
 
 pub async fn redeem(call: Call) -> Handled {
     let body = call.json()?;
     let password = body.get("password").and_then(Value::as_text);
     let token = call.app.hub.redeem(&text(&body, "code")?, password, &call.source).await?;
-    Ok((StatusCode::CREATED, Json(json!({"token": token}))).into_response())
+    Ok(hand_over(&call, StatusCode::CREATED, &token, json!({})))
 }
 
 fn report(report: &ActReport) -> Response {
@@ -94,6 +134,22 @@ pub async fn act(call: Call) -> Handled {
     let body = call.json()?;
     let name = text(&body, "act")?;
     let act = Act { name, body: body.get("body").cloned().unwrap_or(Value::Map(Vec::new())) };
+    if call.params.flag("dryRun")? {
+        let would = call.app.hub.rehearse(&call.session, &act).await?;
+        let language = Language::of(&call.headers);
+        let lines = |key: &str| {
+            let lines = would.effect.get(key).map(Value::items).unwrap_or_default();
+            let said =
+                lines.iter().filter_map(Value::as_text).map(|line| say_effect(line, language));
+            said.collect::<Vec<_>>()
+        };
+        let tells = would.effect != Value::Null;
+        let effect = tells.then(|| json!({"gain": lines("gain"), "lose": lines("lose")}));
+        let body = json!({
+            "four_eyes": would.four_eyes, "detail": would.detail, "effect": effect,
+        });
+        return Ok(Json(body).into_response());
+    }
     Ok(report(&call.app.hub.act(&call.session, act).await?))
 }
 
@@ -168,7 +224,7 @@ pub async fn quarantine(call: Call) -> Handled {
 }
 
 pub async fn why(call: Call) -> Handled {
-    call.params.only(&["dataset", "action"])?;
+    call.params.only(&["dataset", "action", "login", "purpose"])?;
     let dataset =
         call.params.get("dataset").ok_or_else(|| Invalid::data("?dataset", "is missing"))?;
     let word = call.params.get("action").unwrap_or("read");
@@ -177,14 +233,28 @@ pub async fn why(call: Call) -> Handled {
         let all: Vec<_> = Action::ALL.iter().map(|action| action.word()).collect();
         Invalid::data("?action", format!("`{word}` is none of: {}", all.join(", ")))
     })?;
-    let (allowed, why) = call.app.hub.why(&call.session, action, dataset)?;
+    let hub = &call.app.hub;
+    let Some(login) = call.params.get("login") else {
+        let (allowed, why) = hub.why(&call.session, action, dataset)?;
+        return Ok(Json(answered(allowed, &why)).into_response());
+    };
+    let purpose = call.params.get("purpose").filter(|purpose| !purpose.is_empty());
+    let found = hub.why_for(&call.session, login, purpose, action, dataset).await?;
+    let mut body = answered(found.allowed, &found.why);
+    body["login"] = json!(login);
+    body["roles_that_would_do"] = json!(found.roles);
+    body["clear"] = json!(found.clear);
+    body["glimpsed"] = json!(found.glimpsed);
+    Ok(Json(body).into_response())
+}
+
+fn answered(allowed: bool, why: &hub::Why) -> serde_json::Value {
     let reasons: Vec<_> =
         why.reasons.iter().map(|r| json!({"policy": r.policy, "title": r.title})).collect();
-    Ok(Json(json!({
+    json!({
         "allowed": allowed, "action": why.action, "dataset": why.dataset, "purpose": why.purpose,
         "reasons": reasons, "purposes_that_would_do": why.purposes, "grantor": why.grantor,
-    }))
-    .into_response())
+    })
 }
 
 pub async fn policies(call: Call) -> Handled {
@@ -193,15 +263,24 @@ pub async fn policies(call: Call) -> Handled {
 }
 
 pub async fn principals(call: Call) -> Handled {
-    let all: Vec<_> = call.app.hub.principals(&call.session).await?;
-    Ok(Json(all).into_response())
+    let all = call.app.hub.principals(&call.session).await?;
+    let one = |known: &hub::Known| {
+        let mut shown = serde_json::to_value(known.principal.as_ref()).unwrap_or_default();
+        shown["seen"] = json!(known.seen.map(|time| time.to_string()));
+        shown["refused"] = json!(known.refused);
+        shown["expires"] = json!(known.expires.map(|time| time.to_string()));
+        shown["invited"] = json!(known.invited);
+        shown
+    };
+    Ok(Json(all.iter().map(one).collect::<Vec<_>>()).into_response())
 }
 
 pub async fn records(call: Call) -> Handled {
     call.params.only(&[
         "before", "limit", "actor", "dataset", "purpose", "decision", "verb", "subject", "from",
-        "until",
+        "until", "hub",
     ])?;
+    let all = call.params.get("hub").is_none() || call.params.flag("hub")?;
     let limit = call.params.number("limit")?.unwrap_or(100);
     let most = call.app.limits.records_page;
     if limit > most {
@@ -229,7 +308,8 @@ pub async fn records(call: Call) -> Handled {
     // "Who read what about X": the entity's keyed references, computed here, compared there.
     let subjects = subject.as_deref().map(|id| call.app.hub.references(id));
     let wanted = move |record: &Record| {
-        actor.is_none_or(|actor| record.actor == actor as u64)
+        (all || record.actor != Principal::hub().number)
+            && actor.is_none_or(|actor| record.actor == actor as u64)
             && dataset.as_ref().is_none_or(|dataset| record.dataset == *dataset)
             && (purpose.is_none() || record.purpose == purpose)
             && verb.is_none_or(|verb| record.verb == verb)
@@ -244,11 +324,13 @@ pub async fn records(call: Call) -> Handled {
     let found = call.app.hub.records(&call.session, before, limit, &wanted).await?;
     let found: Vec<_> = found
         .iter()
-        .map(|(index, salt, record)| {
+        .map(|(index, salt, record, text)| {
             let mut shown = serde_json::to_value(record).unwrap_or_default();
             shown["index"] = json!(index);
             shown["salt"] = json!(salt);
             shown["when"] = json!(record.time.to_string());
+            // What the leaf commits to, byte by byte.
+            shown["text"] = json!(text);
             shown
         })
         .collect();
@@ -297,30 +379,51 @@ pub async fn watch(call: Call) -> Handled {
     let (context, _) = call.context(None)?;
     let filter = super::ngsi::answer::filter_of(&call, &context)?;
     let watch = call.app.hub.watch(&call.session, filter)?;
-    let events = futures_stream(watch);
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(events_of(watch))).into_response())
 }
 
-/// Changes as server-sent events, until the session or the hub ends.
-fn futures_stream(
-    watch: hub::Watch,
-) -> impl futures_core::Stream<Item = Result<Event, Infallible>> {
+/// How often a stream says that it lives, so that a broken connection is noticed.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// Changes as server-sent events (WHATWG HTML, clause 9.2), until the session or the hub ends: the
+/// entities in normalized form, in the core context.
+fn events_of(mut watch: hub::Watch) -> impl futures_core::Stream<Item = Result<Bytes, Infallible>> {
     async_stream::stream! {
-        let mut watch = watch;
-        while let Ok(Some((entities, missed))) = watch.next().await {
-            let mut body = vec![b'['];
-            for (index, entity) in entities.iter().enumerate() {
-                if index > 0 {
-                    body.push(b',');
+        yield Ok(Bytes::from_static(b"event: open\ndata: []\n\n"));
+        loop {
+            let next = {
+                let mut next = std::pin::pin!(watch.next());
+                loop {
+                    match tokio::time::timeout(BEAT, next.as_mut()).await {
+                        Ok(next) => break next,
+                        Err(_) => yield Ok(Bytes::from_static(b": alive\n\n")),
+                    }
                 }
-                let options = ngsild::Options::default();
-                ngsild::render_entity(&mut body, entity, &ngsild::Context::core(), &options);
+            };
+            let Ok(Some(changes)) = next else { break };
+            let mut out = Vec::new();
+            if changes.missed {
+                out.extend_from_slice(b"event: missed\ndata: some changes were not sent\n\n");
             }
-            body.push(b']');
-            if missed {
-                yield Ok(Event::default().event("missed").data("some changes were not sent"));
+            if !changes.gone.is_empty() {
+                out.extend_from_slice(b"event: gone\ndata: ");
+                out.extend_from_slice(json!(changes.gone).to_string().as_bytes());
+                out.extend_from_slice(b"\n\n");
             }
-            yield Ok(Event::default().event("changes").data(String::from_utf8_lossy(&body)));
+            if !changes.entities.is_empty() {
+                out.extend_from_slice(b"event: changes\ndata: [");
+                for (index, seen) in changes.entities.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(super::ngsi::answer::plain_text(seen));
+                }
+                out.extend_from_slice(b"]\n\n");
+            }
+            yield Ok(Bytes::from(out));
         }
+        yield Ok(Bytes::from_static(b"event: ended\ndata: []\n\n"));
     }
 }

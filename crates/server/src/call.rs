@@ -9,7 +9,7 @@ use crate::problem::Problem;
 use axum::RequestPartsExt;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, RawPathParams, Request};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{self, HeaderMap, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hub::{Block, Hub, Source};
 use model::{Credential, Session, Value, Zone};
@@ -64,7 +64,10 @@ impl FromRequest<Arc<App>> for Call {
             |params| params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         );
         let headers = parts.headers;
-        let session = session_of(&app.hub, &headers, &source)?;
+        // Whoever signs in or out is not kept from it by a sign-in that has ended.
+        let signing = parts.method != http::Method::GET
+            && matches!(parts.uri.path(), "/api/v1/session" | "/api/v1/redeem");
+        let session = session_of(&app.hub, &headers, &source, !signing)?;
         if session.principal.kind != model::Kind::Public {
             place.iter().for_each(|place| place.make_known());
         }
@@ -119,8 +122,28 @@ async fn drain(mut body: Limited<axum::body::Body>) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
+/// The header that the console's own requests carry. A page of another site cannot send it without
+/// asking first, and is never told yes: what it has the browser send carries no session.
+pub const CONSOLE_HEADER: &str = "tanggul-console";
+/// The cookie that holds the console's session: for this host only, over TLS only, out of scripts' reach.
+pub const SESSION_COOKIE: &str = "__Host-tanggul";
+
+/// A cookie by name.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let of = |value: &'a header::HeaderValue| value.to_str().ok();
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(of);
+    cookies
+        .flat_map(|cookies| cookies.split(';'))
+        .find_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
 /// The session that the headers stand for.
-fn session_of(hub: &Hub, headers: &HeaderMap, source: &Source) -> Result<Session, Problem> {
+fn session_of(
+    hub: &Hub,
+    headers: &HeaderMap,
+    source: &Source,
+    by_cookie: bool,
+) -> Result<Session, Problem> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str());
     let purpose = match text("tanggul-purpose") {
         None => None,
@@ -134,6 +157,12 @@ fn session_of(hub: &Hub, headers: &HeaderMap, source: &Source) -> Result<Session
         }
     };
     let credential = match text("authorization") {
+        None if by_cookie && headers.contains_key(CONSOLE_HEADER) => {
+            match cookie(headers, SESSION_COOKIE) {
+                Some(token) if token.len() <= 4_096 => Credential::Bearer(token.to_owned()),
+                _ => Credential::None,
+            }
+        }
         None => Credential::None,
         Some(Ok(value)) if value.len() <= 4_096 => match value.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
@@ -169,6 +198,11 @@ impl Call {
     /// A header's text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the console asks.
+    pub fn is_console(&self) -> bool {
+        self.headers.contains_key(CONSOLE_HEADER)
     }
 
     /// The media type of the body, without parameters.

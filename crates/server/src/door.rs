@@ -2,10 +2,10 @@
 
 use crate::app::{App, harden, router};
 use crate::call::Peer;
-use crate::limits::Limits;
 use crate::mqtt;
 use crate::places::Places;
 use crate::problem::Problem;
+use crate::words::Language;
 use axum::response::IntoResponse;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -75,20 +76,18 @@ impl Doors {
         // MQTT clients that know no ALPN must get in, those that say `mqtt` too.
         let service = router(self.app.clone());
         let app = self.app.clone();
-        let limits = app.limits.clone();
-        let handshake = seconds(limits.tls_handshake_timeout);
-        let http = accept(
-            (self.https, https),
-            (limits.http_connections, handshake),
-            stopped.clone(),
-            move |stream, peer, stopped| {
-                let (service, limits) = (service.clone(), limits.clone());
-                async move { serve_http(stream, peer, service, &limits, stopped).await }
-            },
-        );
+        let handshake = seconds(app.limits.tls_handshake_timeout);
+        let http =
+            accept((self.https, https), (app.doors[0].clone(), handshake), stopped.clone(), {
+                let app = app.clone();
+                move |stream, peer, stopped| {
+                    let (service, app) = (service.clone(), app.clone());
+                    async move { serve_http(stream, peer, service, app, stopped).await }
+                }
+            });
         let mqtt = accept(
             (self.mqtts, mqtts),
-            (app.limits.mqtt_connections, handshake),
+            (app.doors[1].clone(), handshake),
             stopped,
             move |stream, peer, stopped| {
                 let app = app.clone();
@@ -119,14 +118,13 @@ type Stream = tokio_rustls::server::TlsStream<TcpStream>;
 
 async fn accept<F, Fut>(
     (listener, tls): (TcpListener, TlsAcceptor),
-    (most, handshake): (usize, Duration),
+    (places, handshake): (Arc<Places>, Duration),
     mut stopped: watch::Receiver<bool>,
     serve: F,
 ) where
     F: Fn(Stream, Peer, watch::Receiver<bool>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let places = Places::new(most);
     // Every connection holds a share.
     let connections = Arc::new(());
     loop {
@@ -202,14 +200,17 @@ async fn serve_http(
     stream: Stream,
     peer: Peer,
     service: axum::Router,
-    limits: &Limits,
+    app: Arc<App>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let limits = app.limits.clone();
     let most = limits.http_head;
     let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
         trim_slash(request.uri_mut());
-        let service = service.clone();
+        let (service, app) = (service.clone(), app.clone());
+        let language = Language::of(request.headers());
+        let begun = std::time::Instant::now();
         async move {
             let mut response = if head_bytes(&request) > most {
                 let what = format!("the head of a request has at most {most} bytes");
@@ -217,6 +218,12 @@ async fn serve_http(
             } else {
                 tower::ServiceExt::oneshot(service, request).await?
             };
+            if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+                response = problem.answer(language);
+            }
+            app.requests.add(begun.elapsed());
+            let class = usize::from(response.status().as_u16() / 100).min(app.statuses.len() - 1);
+            app.statuses[class].fetch_add(1, Ordering::Relaxed);
             harden(response.headers_mut());
             Ok::<_, std::convert::Infallible>(response)
         }

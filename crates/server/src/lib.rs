@@ -4,6 +4,8 @@
 mod api;
 mod app;
 mod call;
+mod console;
+mod desk;
 mod door;
 mod limits;
 mod log;
@@ -16,8 +18,10 @@ mod places;
 mod problem;
 mod public;
 mod routes;
+mod words;
 
 pub use app::{App, router};
+pub use console::{CONSOLE_BYTES, is_built as console_is_built};
 pub use door::{Doors, Listening, TlsFiles};
 pub use limits::Limits;
 pub use mqtt::codec as mqtt_codec;

@@ -3,9 +3,28 @@
 use crate::routes::ROUTES;
 use serde_json::{Map, Value, json};
 
+/// What answers look like: schemas, and which answer has which.
+const SCHEMAS: &str = include_str!("schemas.json");
+
+/// The schema of an answer, where it has one: a name, a list of one, or one of several.
+fn answer(described: &Value) -> Option<Value> {
+    let named =
+        |name: &Value| Some(json!({"$ref": format!("#/components/schemas/{}", name.as_str()?)}));
+    match described {
+        Value::String(_) => named(described),
+        Value::Array(of) => Some(json!({"type": "array", "items": named(of.first()?)?})),
+        Value::Object(of) => {
+            let all = of.get("anyOf")?.as_array()?;
+            Some(json!({"anyOf": all.iter().filter_map(named).collect::<Vec<_>>()}))
+        }
+        _ => None,
+    }
+}
+
 /// OpenAPI 3.1 of every route.
 pub fn document() -> Value {
     let mut paths = Map::new();
+    let described: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
     for route in ROUTES {
         let path = route.path.replace("{*path}", "{path}");
         let parameters: Vec<Value> = path
@@ -26,13 +45,17 @@ pub fn document() -> Value {
                     "2XX": {"description": "Done"},
                 },
             });
+            if let Some(schema) = answer(&described["answers"][format!("{method} {path}")]) {
+                operation["responses"]["2XX"]["content"] =
+                    json!({"application/json": {"schema": schema}});
+            }
             operation["security"] =
                 if *open { json!([{}, {"bearer": []}]) } else { json!([{"bearer": []}]) };
             operations.insert(method.to_lowercase(), operation);
         }
         paths.insert(path, Value::Object(operations));
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Tanggul",
@@ -51,9 +74,16 @@ pub fn document() -> Value {
                     "title": {"type": "string"},
                     "status": {"type": "integer"},
                     "detail": {"type": "string", "description": "What is wrong, and the remedy"},
+                    "remedy": {"type": "string", "description": "What to do next"},
                     "place": {"type": "string", "description": "A JSON pointer, or a parameter such as `?q`"},
                 },
             }},
         },
-    })
+    });
+    if let (Some(all), Some(schemas)) =
+        (document["components"]["schemas"].as_object_mut(), described["schemas"].as_object())
+    {
+        all.extend(schemas.clone());
+    }
+    document
 }

@@ -45,6 +45,11 @@ impl Places {
         Arc::new(Places { most, taken: Mutex::default(), freed: Notify::new() })
     }
 
+    /// How many are taken, and how many there are.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.taken.lock().count, self.most)
+    }
+
     /// Takes a place, with what tells when it is to be given up. Where there is none, a stranger's is
     /// taken away; where there are only known clients, it waits.
     pub async fn take(self: &Arc<Self>) -> (Arc<Place>, Leave) {

@@ -1,5 +1,6 @@
 //! Errors as problem details (RFC 9457), mapped from the hub's in this one place.
 
+use crate::words::{self, Language};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hub::HubError;
@@ -9,7 +10,7 @@ use ngsild::Invalid;
 use serde_json::{Value, json};
 
 /// A problem on its way out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problem {
     pub status: StatusCode,
     kind: String,
@@ -90,14 +91,25 @@ impl Problem {
         self
     }
 
-    /// The problem as an object.
+    /// The problem as an object, in English.
     pub fn json(&self) -> Value {
+        self.json_in(Language::English)
+    }
+
+    /// The problem as an object: title, detail and what to do next in a language.
+    fn json_in(&self, language: Language) -> Value {
+        let word = self.kind.rsplit(['/', ':']).next().unwrap_or_default();
+        let (title, remedy) =
+            words::of_problem(word, self.status.as_u16(), language).unwrap_or((self.title, ""));
         let mut object = json!({
             "type": self.kind,
-            "title": self.title,
+            "title": if language == Language::English { self.title } else { title },
             "status": self.status.as_u16(),
-            "detail": self.detail,
+            "detail": words::say(&self.detail, language),
         });
+        if !remedy.is_empty() {
+            object["remedy"] = json!(remedy);
+        }
         for (key, value) in &self.more {
             object[*key] = value.clone();
         }
@@ -105,17 +117,28 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = self.json().to_string();
+impl Problem {
+    /// The answer in the reader's language.
+    pub fn answer(self, language: Language) -> Response {
+        let body = self.json_in(language).to_string();
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.insert(name, value);
             }
         }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// The door writes it, for it knows the reader's language.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
         response
     }
 }

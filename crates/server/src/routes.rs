@@ -1,7 +1,7 @@
 //! The table of routes: what the router serves, the API document describes and the tests drive.
 
 use crate::app::App;
-use crate::{api, log, ngsi, ops, public};
+use crate::{api, console, desk, log, ngsi, ops, public};
 use axum::routing::{MethodRouter, delete, get, post};
 use std::sync::Arc;
 
@@ -198,6 +198,15 @@ pub const ROUTES: &[Route] = &[
         [("GET", true, "Who I am"), ("POST", true, "Sign in"), ("DELETE", true, "Sign out")],
         get(api::session).post(api::sign_in).delete(api::sign_out)
     ),
+    route!(
+        "/api/v1/session/purpose",
+        [("POST", false, "Say why one acts for another purpose")],
+        post(desk::declare)
+    ),
+    route!("/api/v1/purposes", [("GET", true, "What data is kept for")], get(desk::purposes)),
+    route!("/api/v1/chart", [("GET", false, "A history to be drawn")], get(desk::chart)),
+    route!("/api/v1/state", [("GET", false, "How the hub is")], get(desk::state)),
+    route!("/api/v1/checks", [("POST", false, "Look at the whole log again")], post(desk::check)),
     route!("/api/v1/redeem", [("POST", true, "Redeem a one-time code")], post(api::redeem)),
     route!(
         "/api/v1/acts",
@@ -211,6 +220,16 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/datasets/{id}/who",
         [("GET", false, "Who can see a dataset, for what")],
         get(api::who)
+    ),
+    route!(
+        "/api/v1/datasets/{id}/health",
+        [("GET", false, "How fresh and complete a dataset is")],
+        get(desk::health)
+    ),
+    route!(
+        "/api/v1/datasets/{id}/versions",
+        [("GET", true, "A dataset as it was")],
+        get(desk::versions)
     ),
     route!(
         "/api/v1/datasets/{id}/quarantine",
@@ -238,8 +257,21 @@ pub const ROUTES: &[Route] = &[
     route!("/log/checkpoint", [("GET", true, "The last signed checkpoint")], get(log::checkpoint)),
     route!("/log/tile/{*path}", [("GET", true, "A tile")], get(log::tile)),
     // Everyone.
-    route!("/", [("GET", true, "Where to go from here")], get(public::home)),
+    route!("/", [("GET", true, "The console")], get(console::page)),
+    route!("/console/{*path}", [("GET", true, "A file of the console")], get(console::file)),
+    route!(
+        "/map.pmtiles",
+        [("GET", true, "The operator's map, if there is one")],
+        get(console::map)
+    ),
     route!("/public/", [("GET", true, "What is sensed in the city, and why")], get(public::home)),
+    route!("/public/datasets/{id}", [("GET", true, "An open dataset")], get(public::dataset)),
+    route!("/public/log", [("GET", true, "The log, and how to check it")], get(public::log)),
+    route!(
+        "/public/receipt",
+        [("GET", true, "Where to check a receipt"), ("POST", true, "Check a receipt")],
+        get(public::receipt).post(public::check_receipt)
+    ),
     route!("/public/style.css", [("GET", true, "How public pages look")], get(public::style)),
     route!("/healthz", [("GET", true, "Whether the process lives")], get(ops::healthz)),
     route!("/readyz", [("GET", true, "Whether the hub can do its work")], get(ops::readyz)),

@@ -516,6 +516,11 @@ impl Store {
         }
     }
 
+    /// Points of a dataset that are not sealed.
+    pub fn open_points_of(&self, dataset: u32) -> u64 {
+        self.history.read().open_points_of(dataset)
+    }
+
     /// What lies in the store.
     pub fn usage(&self) -> Usage {
         Usage {

@@ -28,6 +28,14 @@ pub struct Made {
     pub key: PathBuf,
 }
 
+/// Until when the first certificate in a file holds; none when there is none.
+pub fn until(path: &std::path::Path) -> Option<model::Time> {
+    let pem = std::fs::read(path).ok()?;
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+    let certificate = block.parse_x509().ok()?;
+    Some(model::Time(certificate.validity().not_after.timestamp() * 1_000_000))
+}
+
 /// Makes the authority if there is none, and a fresh server certificate for these names.
 ///
 /// # Errors

@@ -39,6 +39,8 @@ pub struct Config {
     pub log: Log,
     /// What the store keeps free and when it seals.
     pub store: StoreConfig,
+    /// The console.
+    pub console: Console,
     /// Limits that are not the default, by the names that `tanggul limits` prints.
     pub limits: BTreeMap<String, usize>,
 }
@@ -103,6 +105,15 @@ impl Default for Log {
     fn default() -> Self {
         Log { origin: "tanggul.localhost/log".into() }
     }
+}
+
+/// The console.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Console {
+    /// A map of the city as a PMTiles file of vector tiles; without it the map shows the boundaries
+    /// that the hub holds.
+    pub map: Option<PathBuf>,
 }
 
 /// What the store keeps free and when it seals.

@@ -70,7 +70,11 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
         });
         write_ready(path, &ready.to_string())?;
     }
-    announce(&running, &data, &tokens, options.replay.is_some(), &code);
+    let mut codes = Vec::new();
+    for login in ["crisis", "steward", "auditor"] {
+        codes.push((login, running.hub.sign_in_code(login).await?));
+    }
+    announce(&running, &data, &tokens, options.replay.is_some(), (&code, &codes));
     let (stop, stopped) = watch::channel(false);
     let addresses = Addresses { https: reachable(running.https), mqtts: reachable(running.mqtts) };
     let ca = running.ca.clone();
@@ -147,6 +151,7 @@ async fn settle(
         hub.renew_tokens(logins.collect(), now().plus_seconds(TOKEN_DAYS * 86_400)).await?
     };
     let mut tokens = tokens.into_iter();
+    let mut works = String::new();
     let mut by_name = serde_json::Map::new();
     let mut social = String::new();
     for newcomer in officials() {
@@ -155,11 +160,14 @@ async fn settle(
             by_name.insert(newcomer.principal.login, json!(token));
         } else if newcomer.principal.login == "steward.social" {
             social = token;
+        } else if newcomer.principal.login == "steward.works" {
+            works = token;
         }
     }
     let devices = devices.into_iter().zip(tokens).collect();
     if is_new {
-        register(running, &social).await?;
+        put_all(running, &social, "social-care", register()).await?;
+        put_all(running, &works, "public-works", boundaries()).await?;
     }
     Ok((by_name, devices))
 }
@@ -222,54 +230,102 @@ fn device(device: &Device) -> NewPrincipal {
     newcomer
 }
 
+fn text(text: impl Into<String>) -> Content {
+    Content::Property(Value::from(text.into()))
+}
+
+fn position((lon, lat): (f64, f64)) -> Value {
+    Value::List(vec![Value::Real(lon), Value::Real(lat)])
+}
+
+fn place(kind: &str, coordinates: Value) -> Content {
+    Content::GeoProperty(Value::Map(vec![
+        ("type".into(), Value::from(kind)),
+        ("coordinates".into(), coordinates),
+    ]))
+}
+
+fn put<const N: usize>(id: String, of_type: &str, attributes: [(&str, Content); N]) -> Change {
+    Change::Put(Entity {
+        id,
+        types: vec![Name::new(of_type)],
+        scopes: Vec::new(),
+        created: now(),
+        modified: now(),
+        attributes: attributes
+            .into_iter()
+            .map(|(name, content)| model::Attribute {
+                name: Name::new(name),
+                instances: vec![Instance::of(content)],
+            })
+            .collect(),
+    })
+}
+
 /// The simulated register of people who need help in an evacuation.
-async fn register(running: &Running, token: &str) -> anyhow::Result<()> {
+fn register() -> Vec<Change> {
     const FIRST: [&str; 8] = ["Siti", "Budi", "Asep", "Dewi", "Rina", "Agus", "Euis", "Ujang"];
     const LAST: [&str; 5] = ["Wulandari", "Santoso", "Hidayat", "Permata", "Suryana"];
     const DISTRICT: [&str; 4] = ["Coblong", "Andir", "Regol", "Lengkong"];
     const NEED: [&str; 4] = ["wheelchair", "oxygen at home", "hard of hearing", "dialysis"];
-    let changes = (0..PEOPLE).map(|n| {
-        let text = |text: String| Content::Property(Value::from(text));
-        let place = Value::Map(vec![
-            ("type".into(), Value::from("Point")),
-            (
-                "coordinates".into(),
-                Value::List(vec![
-                    Value::Real(107.58 + (n * 37 % 100) as f64 / 1_000.0),
-                    Value::Real(-6.95 + (n * 53 % 90) as f64 / 1_000.0),
-                ]),
-            ),
-        ]);
+    let person = |n: usize| {
+        let home =
+            (107.58 + (n * 37 % 100) as f64 / 1_000.0, -6.95 + (n * 53 % 90) as f64 / 1_000.0);
         let attributes = [
-            ("district", text(DISTRICT[n % 4].into())),
+            ("district", text(DISTRICT[n % 4])),
             ("name", text(format!("{} {} (simulated)", FIRST[n % 8], LAST[n % 5]))),
             ("telephone", text(format!("+62-000-{:04}", 1_000 + n))),
             ("address", text(format!("Jalan Contoh {}, RT {:02}", n + 1, n % 9 + 1))),
-            ("location", Content::GeoProperty(place)),
-            ("need", text(NEED[n % 4].into())),
+            ("location", place("Point", position(home))),
+            ("need", text(NEED[n % 4])),
         ];
-        Change::Put(Entity {
-            id: format!("urn:ngsi-ld:EvacuationAssistance:{:03}", n + 1),
-            types: vec![Name::new("EvacuationAssistance")],
-            scopes: Vec::new(),
-            created: now(),
-            modified: now(),
-            attributes: attributes
-                .into_iter()
-                .map(|(name, content)| model::Attribute {
-                    name: Name::new(name),
-                    instances: vec![Instance::of(content)],
-                })
-                .collect(),
-        })
-    });
+        let id = format!("urn:ngsi-ld:EvacuationAssistance:{:03}", n + 1);
+        put(id, "EvacuationAssistance", attributes)
+    };
+    (0..PEOPLE).map(person).collect()
+}
+
+/// Simulated districts: cells of a grid whose corners were moved, so that neighbours still meet.
+fn boundaries() -> Vec<Change> {
+    const COLUMNS: usize = 4;
+    const ROWS: usize = 3;
+    let corner = |column: usize, row: usize| {
+        let shift = |seed: usize| (seed * 7_919 % 101) as f64 / 100.0 - 0.5;
+        let seed = column * 31 + row * 17 + 5;
+        let lon = 107.545 + 0.0400 * (column as f64 + 0.45 * shift(seed));
+        let lat = -6.965 + 0.0365 * (row as f64 + 0.45 * shift(seed + 40));
+        ((lon * 1e5).round() / 1e5, (lat * 1e5).round() / 1e5)
+    };
+    let district = |n: usize| {
+        let (column, row) = (n % COLUMNS, n / COLUMNS);
+        let around = [(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)];
+        let ring = around.map(|(right, up)| position(corner(column + right, row + up)));
+        let attributes = [
+            ("name", text(format!("Kecamatan {} (simulated)", n + 1))),
+            ("location", place("Polygon", Value::List(vec![Value::List(ring.to_vec())]))),
+        ];
+        put(
+            format!("urn:ngsi-ld:AdministrativeArea:{:02}", n + 1),
+            "AdministrativeArea",
+            attributes,
+        )
+    };
+    (0..COLUMNS * ROWS).map(district).collect()
+}
+
+async fn put_all(
+    running: &Running,
+    token: &str,
+    purpose: &str,
+    changes: Vec<Change>,
+) -> anyhow::Result<()> {
     let source = hub::Source { zone: model::Zone::Local, block: hub::Block::Own, browser: None };
     let credential = model::Credential::Bearer(token.to_owned());
-    let session = running.hub.open(&credential, &source, Some("social-care"))?;
-    let report = running.hub.write(&session, changes.collect()).await?;
+    let session = running.hub.open(&credential, &source, Some(purpose))?;
+    let report = running.hub.write(&session, changes).await?;
     for result in report.results {
         if let hub::ItemResult::Refused(error) = result {
-            anyhow::bail!("the register cannot be filled: {error}");
+            anyhow::bail!("the city cannot be filled: {error}");
         }
     }
     Ok(())
@@ -281,7 +337,7 @@ fn announce(
     data: &Path,
     tokens: &serde_json::Map<String, serde_json::Value>,
     replayed: bool,
-    code: &str,
+    (code, codes): (&str, &[(&str, String)]),
 ) {
     let https = base_url("https", running.https);
     let token =
@@ -300,9 +356,13 @@ fn announce(
     } else {
         "simulated"
     };
+    let logins =
+        codes.iter().map(|(login, code)| format!("  as {login}: {https}/#signin={code}\n"));
+    let logins: String = logins.collect();
     println!(
         "\nTanggul: a city is running ({kind}).\n\n  HTTPS  {https}\n  MQTT   {}\n  data   {data}\n  CA     {ca}\n\n\
-Choose the administrator's password with the one-time code (a console comes later):\n  curl --cacert '{ca}' {https}/api/v1/redeem -H 'Content-Type: application/json' \\\n    -d '{{\"code\": \"{code}\", \"password\": \"four or five unrelated words\"}}'\n\nTry, in another terminal:\n\n\
+Open the console, and choose the administrator's password with the one-time code in this link:\n  {https}/#signin={code}\n\
+(The browser asks whether to trust the hub's own CA: import {ca}, or accept it for this visit.)\n{logins}\nTry, in another terminal:\n\n\
   export CA='{ca}' H='{https}'\n  export CRISIS='{}'\n  export APP='{}'\n  export AUDITOR='{}'\n\n\
   # see a river rise (again and again)\n\
   curl -s --cacert $CA $H/ngsi-ld/v1/entities/{gauge}?options=keyValues\n\n\

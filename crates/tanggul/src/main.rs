@@ -108,7 +108,7 @@ enum Command {
     Log(LogCommand),
     /// Bring a file in, through the same door as everything else.
     Import {
-        /// CSV or JSON lines, gzip or not.
+        /// CSV, JSON lines or GeoJSON, gzip or not.
         file: PathBuf,
         /// What its columns mean (TOML).
         #[arg(long)]

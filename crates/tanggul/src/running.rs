@@ -10,7 +10,7 @@ use server::{App, Doors, Listening, TlsFiles};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Files, SealPlan};
 use tokio::net::TcpListener;
@@ -121,18 +121,15 @@ pub async fn start(
     let courier = Arc::new(Courier::new(config.egress.allow.clone())?);
     let mut limits = config.limits()?.0;
     fit_to_handles(&mut limits);
-    let app = Arc::new(App {
-        hub: hub.clone(),
-        courier: courier.clone(),
-        limits,
-        base_url: base_url("https", https_at),
-        ready: AtomicBool::new(false),
-    });
-    let doors = Doors { app: app.clone(), https, mqtts };
     let tls = TlsFiles {
         certificates: config.tls.certificate.as_deref().unwrap_or(&made.certificate),
         key: config.tls.key.as_deref().unwrap_or(&made.key),
     };
+    let mut app = App::new(hub.clone(), courier.clone(), limits, base_url("https", https_at));
+    app.map = config.console.map.clone();
+    app.certificate_until = certificates::until(tls.certificates);
+    let app = Arc::new(app);
+    let doors = Doors { app: app.clone(), https, mqtts };
     let listening = doors.open(&tls, config.tls.allow_tls12)?;
     tokio::spawn(hub.clone().deliver(courier));
     app.ready.store(true, Ordering::Release);

@@ -161,12 +161,7 @@ impl Reply {
         if !self.plain || self.shape == Shape::GeoJson {
             return self.entity_with(body, entity, &self.options);
         }
-        let write = |entity: &model::Entity| {
-            let mut text = Vec::with_capacity(512);
-            ngsild::render_entity(&mut text, entity, &self.context, &self.options);
-            text
-        };
-        body.extend_from_slice(entity.text(write));
+        body.extend_from_slice(plain_text(entity));
         self.close_entity(body);
     }
 
@@ -343,6 +338,15 @@ fn geo_of(call: &Call, context: &Context) -> Result<Option<GeoQuery>, Invalid> {
     let coordinates = params.get("coordinates").ok_or_else(missing("coordinates"))?;
     let property = context.expand(params.get("geoproperty").unwrap_or("location"));
     GeoQuery::parse(georel, geometry, coordinates, property).map(Some)
+}
+
+/// An entity in normalized form, in the core context, written once for all who see the same.
+pub fn plain_text(seen: &Seen) -> &[u8] {
+    seen.text(|entity| {
+        let mut text = Vec::with_capacity(512);
+        ngsild::render_entity(&mut text, entity, &Context::core(), &Options::default());
+        text
+    })
 }
 
 /// The order that `orderBy` asks for.

@@ -14,7 +14,7 @@ const MAX_LISTED: usize = 1_000;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Map {
-    /// `csv` (unless said otherwise) or `jsonl`: a line an NGSI-LD entity.
+    /// `csv` (unless said otherwise), `jsonl`: a line an NGSI-LD entity, or `geojson`: features.
     #[serde(default)]
     format: Format,
     #[serde(default = "comma")]
@@ -34,6 +34,7 @@ enum Format {
     #[default]
     Csv,
     Jsonl,
+    GeoJson,
 }
 
 fn comma() -> char {
@@ -101,6 +102,7 @@ impl Map {
         match self.format {
             Format::Jsonl => lines(input, report),
             Format::Csv => table(input, self, report),
+            Format::GeoJson => features(input, self, report),
         }
     }
 }
@@ -149,6 +151,52 @@ fn lines(input: impl Read, report: &mut Report) -> anyhow::Result<Vec<Value>> {
             Ok(_) => report.fault(number, "", "the line is no JSON object".into(), false),
             Err(error) => report.fault(number, "", format!("no JSON: {error}"), false),
         }
+    }
+    Ok(entities)
+}
+
+/// Features of a collection (RFC 7946): their geometry is the entity's `location`, properties are
+/// columns. They have no times.
+fn features(input: impl Read, map: &Map, report: &mut Report) -> anyhow::Result<Vec<Value>> {
+    let entity = map.entity.as_ref().context("a map for GeoJSON needs `[entity]`")?;
+    let whole: Value = serde_json::from_reader(BufReader::new(input)).context("no JSON")?;
+    let features = whole["features"].as_array().context("no collection of features")?;
+    let mut entities = Vec::new();
+    for (number, feature) in (1u64..).zip(features) {
+        report.rows += 1;
+        let cell = |name: &str| match &feature["properties"][name] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let mut id = entity.id.clone();
+        let names = feature["properties"].as_object().into_iter().flat_map(|all| all.keys());
+        for name in names {
+            // What stands in an id must stand in a URI.
+            let plain = cell(name).replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
+            id = id.replace(&format!("{{{name}}}"), &plain);
+        }
+        if id.contains('{') {
+            report.fault(number, "", format!("the id `{id}` is not filled"), false);
+            continue;
+        }
+        if !feature["geometry"].is_object() {
+            report.fault(number, "", "the feature has no geometry".into(), false);
+            continue;
+        }
+        let location = json!({"type": "GeoProperty", "value": feature["geometry"]});
+        let mut made = json!({"id": id, "type": entity.of_type, "location": location});
+        for column in &map.column {
+            match read_cell(&cell(&column.name), column) {
+                Ok(Some(value)) => {
+                    report.values += 1;
+                    made[&column.attribute] = json!({"type": "Property", "value": value});
+                }
+                Ok(None) => report.missing += 1,
+                Err(why) => report.fault(number, &column.name, why, false),
+            }
+        }
+        entities.push(made);
     }
     Ok(entities)
 }

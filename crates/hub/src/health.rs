@@ -1,0 +1,294 @@
+//! How the hub and its datasets are: for those who look after them.
+
+use crate::committer::Job;
+use crate::state::from_json;
+use crate::write::Quarantined;
+use crate::{Hub, HubError, kinds};
+use model::{Action, Kind, Session, Status, Time, Verb};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Entities looked at for a dataset's health; of more, the first ones stand for all.
+const LOOKED_AT: usize = 20_000;
+/// Upper bounds of the ages that freshness is told in, in seconds.
+pub const AGES_S: [i64; 3] = [300, 3_600, 86_400];
+
+/// How a dataset is.
+#[derive(Debug, Default)]
+pub struct Health {
+    pub entities: u64,
+    /// Entities the rest of this rests on.
+    pub looked_at: u64,
+    /// The latest observation.
+    pub newest: Option<Time>,
+    /// Entities by the age of their latest observation: within each of [`AGES_S`], and older.
+    pub ages: [u64; 4],
+    /// Entities without any observation.
+    pub unobserved: u64,
+    /// Of each attribute of the model, how many entities have it.
+    pub filled: Vec<(String, u64)>,
+    /// Observations not sealed yet.
+    pub open_points: u64,
+    pub quarantined: u64,
+    pub devices: u64,
+    /// Devices that were not heard of since the hub started.
+    pub silent_devices: u64,
+}
+
+/// How the hub is.
+#[derive(Debug)]
+pub struct Condition {
+    pub started: Time,
+    pub trouble: Option<String>,
+    pub sealed: bool,
+    /// Changes that wait for the sensitive root.
+    pub inbox: u64,
+    pub usage: store::Usage,
+    /// Bytes the store keeps free.
+    pub min_free: u64,
+    /// Waiting for the committer, and how many may.
+    pub queue: (u64, u64),
+    pub watches: (u64, u64),
+    pub subscriptions: (u64, u64),
+    pub quarantined: u64,
+    pub pending: u64,
+    /// The last look at the whole log.
+    pub checked: Option<Checked>,
+}
+
+/// A look at the whole log.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub time: Time,
+    pub records: u64,
+    pub findings: Vec<String>,
+}
+
+impl Hub {
+    /// How a dataset is, for those who govern or audit it, or see some of it.
+    ///
+    /// # Errors
+    /// When there is no such dataset, or the session may do none of these.
+    pub async fn dataset_health(&self, session: &Session, id: &str) -> Result<Health, HubError> {
+        let snapshot = self.state.snapshot();
+        let missing = || HubError::NotFound(format!("there is no dataset `{id}`"));
+        let (number, dataset) = snapshot.dataset(id).cloned().ok_or_else(missing)?;
+        let may = |action| self.state.verdict(session, action, number, &dataset).allowed;
+        let clear = may(Action::Read) && !dataset.about_people;
+        if !may(Action::Govern) && !self.may_audit(session) && !clear {
+            self.record_refusal(session, Verb::Read, Action::Govern, id).await;
+            return Err(self.forbidden(session, Action::Govern, &dataset));
+        }
+        let devices = self.state.principals();
+        let devices = devices.iter().filter(|principal| {
+            principal.kind == Kind::Device
+                && principal.status != Status::Revoked
+                && principal.datasets.contains(&dataset.id)
+        });
+        let (mut count, mut silent) = (0, 0);
+        for device in devices {
+            count += 1;
+            silent += u64::from(self.state.presence(device.number).0.is_none());
+        }
+        let mut health = Health {
+            entities: self.store.count_of(number),
+            open_points: self.store.open_points_of(number),
+            quarantined: self.store.count_documents(kinds::QUARANTINE, &format!("{id}/")) as u64,
+            devices: count,
+            silent_devices: silent,
+            filled: dataset.attributes.iter().map(|a| (a.name.to_string(), 0)).collect(),
+            ..Health::default()
+        };
+        let now = self.now();
+        let types: Vec<_> = dataset.claims.iter().map(|claim| claim.of_type.clone()).collect();
+        let view = self.store.now();
+        let all = view.of_types((!dataset.catch_all).then_some(types.as_slice()));
+        let held = all.filter_map(|entity| view.peek(entity));
+        let own = held.filter(|held| held.dataset == number && held.deleted.is_none());
+        for held in own.take(LOOKED_AT) {
+            health.looked_at += 1;
+            let mut newest = None;
+            for attribute in &held.entity.attributes {
+                let times = attribute.instances.iter().filter_map(|i| i.observed_at);
+                newest = times.chain(newest).max();
+                if let Some(place) =
+                    dataset.attributes.iter().position(|a| a.name == attribute.name)
+                {
+                    health.filled[place].1 += 1;
+                }
+            }
+            let Some(newest) = newest else {
+                health.unobserved += 1;
+                continue;
+            };
+            health.newest = health.newest.max(Some(newest));
+            let age = (now.0 - newest.0) / 1_000_000;
+            let class = AGES_S.iter().position(|limit| age <= *limit).unwrap_or(AGES_S.len());
+            health.ages[class] += 1;
+        }
+        Ok(health)
+    }
+
+    /// Whether the session may read records.
+    pub fn may_audit(&self, session: &Session) -> bool {
+        self.state.snapshot().decide_hub(session, Action::Audit).allowed
+    }
+
+    /// Whether the session governs the hub itself.
+    pub fn may_govern(&self, session: &Session) -> bool {
+        self.state.snapshot().decide_hub(session, Action::Govern).allowed
+    }
+
+    /// Datasets that the session governs.
+    pub fn governed(&self, session: &Session) -> Vec<String> {
+        let snapshot = self.state.snapshot();
+        let all = snapshot.datasets.values();
+        let governs = |(number, dataset): &&(u32, Arc<model::Dataset>)| {
+            self.state.verdict(session, Action::Govern, *number, dataset).allowed
+        };
+        all.filter(governs).map(|(_, dataset)| dataset.id.clone()).collect()
+    }
+
+    /// How the hub is, for officials who look after it.
+    ///
+    /// # Errors
+    /// When the session may neither govern nor audit anything.
+    pub async fn condition(&self, session: &Session) -> Result<Condition, HubError> {
+        let known = session.principal.kind == Kind::Official;
+        let may = self.may_govern(session)
+            || self.may_audit(session)
+            || !self.governed(session).is_empty();
+        if !(known && may) {
+            self.record_refusal(session, Verb::Read, Action::Govern, "*").await;
+            return Err(self.forbidden(session, Action::Govern, &guard::hub_dataset()));
+        }
+        let limits = &self.options.limits;
+        let waiting = self.jobs.max_capacity() - self.jobs.capacity();
+        let subscriptions = self.store.count_documents(kinds::SUBSCRIPTION, "");
+        Ok(Condition {
+            started: self.started,
+            trouble: self.trouble(),
+            sealed: self.store.is_sealed(),
+            inbox: self.store.inbox(),
+            usage: self.store.usage(),
+            min_free: self.options.store.min_free_bytes,
+            queue: (waiting as u64, self.jobs.max_capacity() as u64),
+            watches: (self.watches.count() as u64, limits.watches as u64),
+            subscriptions: (subscriptions as u64, limits.subscriptions as u64),
+            quarantined: self.store.count_documents(kinds::QUARANTINE, "") as u64,
+            pending: self.store.count_documents(kinds::PENDING, "") as u64,
+            checked: self.checked.lock().clone(),
+        })
+    }
+
+    /// Looks at every record, leaf and tile again, in a thread of its own; one look at a time.
+    pub fn check_log(self: &Arc<Self>) {
+        if self.checking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let hub = self.clone();
+        let started = std::thread::Builder::new().name("verifier".into()).spawn(move || {
+            let looked = crate::verify::verify_live_log(&hub.store, &hub.signing.verifying_key());
+            let (records, findings) = match looked {
+                Ok(report) => {
+                    let said = report.findings.iter().map(|f| format!("{}: {}", f.what, f.why));
+                    (report.records, said.collect())
+                }
+                Err(error) => (0, vec![error.to_string()]),
+            };
+            let checked = Checked { time: hub.now(), records, findings };
+            if !checked.findings.is_empty() {
+                tracing::error!(
+                    findings = checked.findings.len(),
+                    "the log does not fit; run `tanggul verify`"
+                );
+            }
+            *hub.checked.lock() = Some(checked);
+            hub.checking.store(false, Ordering::Release);
+        });
+        if started.is_err() {
+            self.checking.store(false, Ordering::Release);
+        }
+    }
+
+    /// Notes why somebody acts for another purpose than before. Gives the record's index.
+    ///
+    /// # Errors
+    /// When the purpose is not known, the reason does not fit, or it cannot be recorded.
+    pub async fn declare(
+        &self,
+        session: &Session,
+        purpose: &str,
+        reason: &str,
+    ) -> Result<u64, HubError> {
+        use ngsild::Invalid;
+        if session.principal.kind == Kind::Public {
+            return Err(HubError::Unauthenticated("sign in first".into()));
+        }
+        if !self.state.knows_purpose(purpose) {
+            let what = format!("`{purpose}` is no purpose that anything is kept for");
+            return Err(Invalid::data("/purpose", what).into());
+        }
+        let length = reason.trim().chars().count();
+        if !(3..=300).contains(&length) {
+            return Err(Invalid::data("/reason", "has 3 to 300 characters").into());
+        }
+        let detail = crate::recorder::map([("reason", model::Value::from(reason.trim()))]);
+        let mut made = crate::recorder::record(session, Verb::Open, "", self.now(), detail);
+        made.purpose = Some(purpose.to_owned());
+        made.policy_version = self.state.snapshot().version;
+        let records = vec![made];
+        let index = self.submit(|reply| Job::Records { records, reply: Some(reply) }).await??;
+        Ok(index)
+    }
+
+    /// Purposes that data is kept for, with titles.
+    pub fn purposes(&self) -> Vec<model::Purpose> {
+        let mut all = self.state.purposes.read().clone();
+        let snapshot = self.state.snapshot();
+        for (_, dataset) in snapshot.datasets.values() {
+            for id in &dataset.purposes {
+                all.entry(id.clone()).or_insert_with(|| model::Purpose {
+                    id: id.clone(),
+                    title: id.replace('-', " "),
+                    kind: model::PurposeKind::Service,
+                    emergency: false,
+                });
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// A dataset as it was, newest first: when, by whom (a surrogate; 0 when nobody knows), and what.
+    ///
+    /// # Errors
+    /// When there is no such dataset, or a version is damaged.
+    pub fn versions(&self, id: &str) -> Result<Vec<Version>, HubError> {
+        let snapshot = self.state.snapshot();
+        if snapshot.dataset(id).is_none() {
+            return Err(HubError::NotFound(format!("there is no dataset `{id}`")));
+        }
+        let prefix = format!("{id}/");
+        let all = self.store.documents(kinds::DATASET_VERSION);
+        let own = all.iter().filter(|(name, _)| name.starts_with(&prefix));
+        let mut versions =
+            own.map(|(_, body)| from_json::<Version>(body)).collect::<Result<Vec<_>, _>>()?;
+        versions.sort_by_key(|version| std::cmp::Reverse(version.dataset.version));
+        Ok(versions)
+    }
+
+    /// A quarantined reading.
+    pub(crate) fn quarantined_reading(&self, name: &str) -> Result<Quarantined, HubError> {
+        let missing = || HubError::NotFound(format!("there is no quarantined reading `{name}`"));
+        from_json(&self.store.document(kinds::QUARANTINE, name).ok_or_else(missing)?)
+    }
+}
+
+/// A dataset as it was, as kept.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Version {
+    /// None: it was there before versions were kept.
+    pub time: Option<Time>,
+    pub by: u64,
+    pub dataset: model::Dataset,
+}
