@@ -184,6 +184,18 @@ impl City {
         who: &str,
         body: Option<(&str, Vec<u8>)>,
     ) -> Answer {
+        self.send_with(method, path, who, body, &[])
+    }
+
+    /// The same with more headers.
+    pub fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        who: &str,
+        body: Option<(&str, Vec<u8>)>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let (who, purpose) = who.split_once(':').unwrap_or((who, ""));
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.client.request(method, format!("{}{path}", self.url()));
@@ -193,6 +205,9 @@ impl City {
         }
         if !purpose.is_empty() {
             request = request.header("Tanggul-Purpose", purpose);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some((kind, body)) = body {
             request = request.header("content-type", kind).body(body);

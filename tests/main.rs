@@ -5,6 +5,7 @@
 
 mod clients;
 mod crash;
+mod desk;
 mod faults;
 mod floors;
 mod fuzz;

@@ -188,7 +188,7 @@ impl Watch {
                 Err(broadcast::error::RecvError::Closed) if moved.is_empty() => return None,
                 Err(broadcast::error::RecvError::Closed) => return Some((moved, missed)),
             };
-            for event in events.iter() {
+            for event in events.iter().filter(|event| self.filter.concerns(&event.entity)) {
                 let full = moved.len() >= most;
                 match moved.entry(event.number) {
                     Entry::Vacant(_) if full => missed = true,

@@ -97,11 +97,16 @@ impl OrderKey {
 }
 
 impl Filter {
+    /// Whether an entity's id and types, which no lens hides, leave it a chance to match.
+    pub fn concerns(&self, entity: &Entity) -> bool {
+        (self.ids.is_empty() || self.ids.contains(&entity.id))
+            && self.types.as_ref().is_none_or(|types| types.matches(&entity.types))
+    }
+
     /// Whether the entity, as it is seen through the lens, matches.
     pub fn matches(&self, entity: &Entity) -> bool {
-        (self.ids.is_empty() || self.ids.contains(&entity.id))
+        self.concerns(entity)
             && self.id_pattern.as_ref().is_none_or(|pattern| pattern.is_match(&entity.id))
-            && self.types.as_ref().is_none_or(|types| types.matches(&entity.types))
             && self.scopes.as_ref().is_none_or(|scopes| scopes.matches(&entity.scopes))
             && (self.attributes.is_empty()
                 || self.attributes.iter().any(|name| entity.attribute(name.as_str()).is_some()))
