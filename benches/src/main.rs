@@ -19,6 +19,7 @@ mod mqtt;
 mod notify;
 mod peers;
 mod process;
+mod share;
 
 use anyhow::Context;
 use process::Hub;
@@ -90,6 +91,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("notify") {
             notify::measure(&Hub::start(program)?, &mut figures).await?;
+        }
+        if wanted("share") {
+            share::measure(Hub::start(program)?, &mut figures).await?;
         }
         if wanted("consoles") {
             consoles::measure(Hub::start(program)?, &mut figures).await?;

@@ -34,21 +34,31 @@ fn main() -> std::io::Result<()> {
         walk(&built, &mut found)?;
     }
     found.sort();
+    // Copies, so that a console that is built anew takes nothing from under this program.
+    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
+    let copies = out.join("console");
+    if copies.exists() {
+        std::fs::remove_dir_all(&copies)?;
+    }
+    std::fs::create_dir_all(&copies)?;
+    let copy = |path: &Path| {
+        let kept = copies.join(path.file_name().unwrap_or_default());
+        std::fs::copy(path, &kept)?;
+        Ok::<_, std::io::Error>(format!("include_bytes!({:?})", kept.display().to_string()))
+    };
     let mut code = String::from("static FILES: &[File] = &[\n");
     for path in found.iter().filter(|path| path.extension().is_none_or(|kind| kind != "br")) {
         let name = path.strip_prefix(&built).unwrap_or(path).display().to_string();
         let brotli = PathBuf::from(format!("{}.br", path.display()));
-        let include = |path: &Path| format!("include_bytes!({:?})", path.display().to_string());
-        let small = if brotli.exists() { include(&brotli) } else { "&[]".to_owned() };
+        let small = if brotli.exists() { copy(&brotli)? } else { "&[]".to_owned() };
         // Writing into a string cannot fail.
         let _ = writeln!(
             code,
             "File {{ path: {name:?}, kind: {:?}, plain: {}, brotli: {small} }},",
             kind(&name),
-            include(path),
+            copy(path)?,
         );
     }
     code.push_str("];\n");
-    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
     std::fs::write(out.join("console.rs"), code)
 }

@@ -269,6 +269,7 @@ pub fn token(data: &[u8]) {
             store: hub::store::Options { min_free_bytes: 0 },
             seal: hub::store::SealPlan::default(),
             tidying: hub::Tidying::default(),
+            patience: std::time::Duration::ZERO,
             limits: hub::Limits::default(),
             notice: None,
         };

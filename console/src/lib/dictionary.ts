@@ -283,7 +283,7 @@ export const WORDS = {
   scope: ["Scope", "Lingkup"],
   status: ["Status", "Status"],
   seen: ["Last seen", "Terakhir terlihat"],
-  "seen.never": ["not since the hub started", "belum sejak hub dimulai"],
+  "seen.never": ["not yet", "belum"],
   refusals: ["Refused", "Ditolak"],
   expires: ["Token until", "Token sampai"],
   revoke: ["Revoke", "Cabut"],

@@ -20,6 +20,7 @@ use model::{
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use store::{
     Batch, Document, EntityWrite, Glance, Held, Row, RowValue, Rows, Sealed, Series, Step,
     StoreError, Under,
@@ -152,6 +153,7 @@ pub fn run(hub: &Arc<Hub>, mut queue: mpsc::Receiver<Job>) {
 
 /// Commits one group, of the first job and what waits behind it; false when it was told to stop.
 pub(crate) fn step(hub: &Arc<Hub>, first: Job, queue: &mut mpsc::Receiver<Job>) -> bool {
+    let begun = Instant::now();
     let mut group = Group::new(hub);
     let mut stop = None;
     let mut next = Some(first);
@@ -162,6 +164,9 @@ pub(crate) fn step(hub: &Arc<Hub>, first: Job, queue: &mut mpsc::Receiver<Job>) 
         }
         if stop.is_none() && group.changes < hub.options.limits.group_changes {
             next = queue.try_recv().ok();
+        }
+        if next.is_none() && group.patient && stop.is_none() && !hub.options.patience.is_zero() {
+            next = more(hub, queue, &group, begun);
         }
     }
     if stop.is_some() {
@@ -175,6 +180,28 @@ pub(crate) fn step(hub: &Arc<Hub>, first: Job, queue: &mut mpsc::Receiver<Job>) 
     // Fails only when whoever asked has gone.
     let _ = reply.send(());
     false
+}
+
+/// Between two looks at whether something came.
+const LOOK: Duration = Duration::from_millis(1);
+/// Changes that are worth a commit and a record of their own.
+const WORTH: usize = 1_000;
+
+/// What comes next while a group of devices' readings waits for more: each group costs a record and a
+/// flush, and no device minds some milliseconds. Whoever else comes ends the waiting.
+fn more(
+    hub: &Hub,
+    queue: &mut mpsc::Receiver<Job>,
+    group: &Group<'_>,
+    begun: Instant,
+) -> Option<Job> {
+    while group.changes < WORTH && begun.elapsed() < hub.options.patience {
+        std::thread::sleep(LOOK);
+        if let Ok(job) = queue.try_recv() {
+            return Some(job);
+        }
+    }
+    None
 }
 
 struct Group<'a> {
@@ -204,6 +231,8 @@ struct Group<'a> {
     shreds: Vec<(Under, String, String, Option<Done<()>>)>,
     changes: usize,
     checkpoint: bool,
+    /// There is nothing in it but readings of devices.
+    patient: bool,
 }
 
 impl<'a> Group<'a> {
@@ -230,10 +259,19 @@ impl<'a> Group<'a> {
             shreds: Vec::new(),
             changes: 0,
             checkpoint: false,
+            patient: true,
         }
     }
 
     fn take(&mut self, job: Job) {
+        self.patient &= match &job {
+            Job::Write(job) => {
+                let readings = !job.planned.is_empty() || !job.steps.is_empty();
+                let of_device = job.late || job.planned.iter().all(|planned| planned.late);
+                readings && of_device && job.documents.is_empty() && job.records.is_empty()
+            }
+            _ => false,
+        };
         match job {
             Job::Write(mut job) => {
                 let at = self.jobs.len();

@@ -28,6 +28,8 @@ pub struct HubOptions {
     pub seal: store::SealPlan,
     pub tidying: crate::Tidying,
     pub limits: crate::Limits,
+    /// How long a commit of devices' readings waits for more of them.
+    pub patience: std::time::Duration,
     /// What every page says of where the data comes from, when it is not the city's own.
     pub notice: Option<&'static str>,
 }

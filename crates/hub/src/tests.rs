@@ -33,6 +33,7 @@ async fn start_with(directory: &TempDir, min_free_bytes: u64, max_blobs: usize) 
         store: store::Options { min_free_bytes },
         seal: store::SealPlan { max_blobs, max_part: 7, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
+        patience: std::time::Duration::ZERO,
         limits: crate::Limits::default(),
         notice: Some("The data shown here is simulated."),
     };

@@ -126,6 +126,9 @@ pub struct StoreConfig {
     pub seal_points: usize,
     /// Unsealed commits of a dataset that are reason to seal.
     pub seal_commits: usize,
+    /// Milliseconds that a commit of devices' readings waits for more of them: fewer commits and
+    /// records, later acknowledgements.
+    pub gather_ms: u64,
     /// Milliseconds between two looks at what is to be sealed, in steps of 100.
     pub seal_every_ms: u64,
     /// Milliseconds between two looks at what is past its retention, in steps of 100.
@@ -139,6 +142,7 @@ impl Default for StoreConfig {
             min_free_mib: 64,
             seal_points: 512,
             seal_commits: 4_096,
+            gather_ms: 20,
             seal_every_ms: tidying.seal_ms,
             retain_every_ms: tidying.retain_ms,
         }

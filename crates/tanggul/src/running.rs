@@ -80,6 +80,7 @@ pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Res
             retain_ms: config.store.retain_every_ms,
         },
         limits: config.limits()?.1,
+        patience: std::time::Duration::from_millis(config.store.gather_ms),
         notice,
     })
 }

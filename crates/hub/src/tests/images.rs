@@ -56,6 +56,7 @@ fn open_hub(root: &Path) -> Arc<Hub> {
         store: store::Options { min_free_bytes: 0 },
         seal: store::SealPlan { max_blobs: 12, max_part: 7, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
+        patience: std::time::Duration::ZERO,
         limits: crate::Limits::default(),
         notice: None,
     };

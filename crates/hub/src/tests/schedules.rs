@@ -34,6 +34,7 @@ fn assemble(root: &Path, group_changes: usize) -> (Arc<Hub>, mpsc::Receiver<Job>
         store: store::Options { min_free_bytes: 0 },
         seal: store::SealPlan { max_blobs: 2, max_part: 3, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
+        patience: std::time::Duration::ZERO,
         limits: crate::Limits { group_changes, ..crate::Limits::default() },
         notice: None,
     };
