@@ -32,7 +32,7 @@ fn a_chart_is_thin_and_keeps_every_peak() {
         assert!(sent.status < 300, "{}", sent.text);
     }
     let path = format!("/api/v1/chart?entity={GAUGE}&attribute=currentLevel&columns=50");
-    let chart = city.get(&path, "").json();
+    let chart = city.get(&path, "crisis").json();
     let (times, values) = (numbers(&chart, "times"), numbers(&chart, "values"));
     assert_eq!(chart["counted"], 3_600);
     assert_eq!(chart["unit"], "CMT");
@@ -42,15 +42,16 @@ fn a_chart_is_thin_and_keeps_every_peak() {
     assert_eq!((values[0], *values.last().unwrap()), (value(0), value(3_599)));
     // A part of it, closer.
     let part =
-        city.get(&format!("{path}&from=2026-01-05T07:30:00Z&until=2026-01-05T07:30:10Z"), "");
+        city.get(&format!("{path}&from=2026-01-05T07:30:00Z&until=2026-01-05T07:30:10Z"), "crisis");
     assert_eq!(part.json()["counted"], 10);
     assert_eq!(numbers(&part.json(), "values").len(), 10);
     for wrong in ["columns=0", "columns=x", "from=yesterday", "limit=3"] {
         let path = format!("/api/v1/chart?entity={GAUGE}&attribute=currentLevel&{wrong}");
-        assert_eq!(city.get(&path, "").status, 400, "{wrong}");
+        assert_eq!(city.get(&path, "crisis").status, 400, "{wrong}");
     }
     let none = format!("/api/v1/chart?entity={GAUGE}&attribute=name");
-    assert_eq!(city.get(&none, "").status, 404);
+    assert_eq!(city.get(&none, "crisis").status, 404);
+    assert_eq!(city.get(&none, "").status, 401);
 }
 
 #[test]

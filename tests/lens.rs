@@ -187,3 +187,33 @@ fn linked_entities_are_seen_through_their_own_lens() {
     assert!(seen.header("tanggul-receipt").parse::<u64>().is_ok(), "{}", seen.text);
     assert_eq!(looks(), before + 1, "{}", seen.text);
 }
+
+/// How long answers take tells no more than they say: an id that is not there, and one of a person whom
+/// the caller may not know of, are both "not found", as fast.
+#[test]
+fn time_tells_nothing_of_who_is_on_a_list() {
+    let city = City::start();
+    let path = |id: &str| format!("/ngsi-ld/v1/entities/urn:ngsi-ld:EvacuationAssistance:{id}");
+    let (there, missing) = (path("001"), path("999"));
+    let ask = |path: &str| {
+        let since = std::time::Instant::now();
+        assert_eq!(city.get(path, "app").status, 404);
+        since.elapsed()
+    };
+    let (mut of_there, mut of_missing) = (Vec::new(), Vec::new());
+    for round in 0..1_500 {
+        // Taken in turns, so that whatever else runs slows both.
+        let [first, second] = if round % 2 == 0 { [&there, &missing] } else { [&missing, &there] };
+        for path in [first, second] {
+            let took = ask(path);
+            if path == &there { of_there.push(took) } else { of_missing.push(took) }
+        }
+    }
+    let median = |times: &mut Vec<std::time::Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e6
+    };
+    let (there, missing) = (median(&mut of_there), median(&mut of_missing));
+    println!("there {there:.0} us, missing {missing:.0} us");
+    assert!((there - missing).abs() < 0.25 * missing, "there {there} us, missing {missing} us");
+}

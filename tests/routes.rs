@@ -10,7 +10,6 @@ const OPEN: &[&str] = &[
     "GET /",
     "GET /api/v1/datasets",
     "GET /api/v1/datasets/{id}",
-    "GET /api/v1/datasets/{id}/health",
     "GET /api/v1/datasets/{id}/versions",
     "GET /api/v1/limits",
     "GET /api/v1/openapi.json",

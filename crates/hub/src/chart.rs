@@ -78,6 +78,11 @@ impl Hub {
             let what = format!("is not from 1 to {MAX_COLUMNS}");
             return Err(Invalid::data("?columns", what).into());
         }
+        if session.principal.kind == model::Kind::Public {
+            // It may look at millions of points.
+            let what = "a chart is drawn for somebody known; send a token";
+            return Err(HubError::Unauthenticated(what.into()));
+        }
         // Decides, refuses and records like any look at the entity.
         let answer = self.retrieve(session, &query.entity).await?;
         let missing = || {

@@ -65,7 +65,7 @@ pub struct Checked {
 }
 
 impl Hub {
-    /// How a dataset is, for those who govern or audit it, or see some of it.
+    /// How a dataset is, for those who govern or audit it, and for whoever is known and sees some of it.
     ///
     /// # Errors
     /// When there is no such dataset, or the session may do none of these.
@@ -74,7 +74,8 @@ impl Hub {
         let missing = || HubError::NotFound(format!("there is no dataset `{id}`"));
         let (number, dataset) = snapshot.dataset(id).cloned().ok_or_else(missing)?;
         let may = |action| self.state.verdict(session, action, number, &dataset).allowed;
-        let clear = may(Action::Read) && !dataset.about_people;
+        let known = session.principal.kind != Kind::Public;
+        let clear = known && may(Action::Read) && !dataset.about_people;
         if !may(Action::Govern) && !self.may_audit(session) && !clear {
             self.record_refusal(session, Verb::Read, Action::Govern, id).await;
             return Err(self.forbidden(session, Action::Govern, &dataset));
@@ -99,34 +100,12 @@ impl Hub {
             filled: dataset.attributes.iter().map(|a| (a.name.to_string(), 0)).collect(),
             ..Health::default()
         };
-        let now = self.now();
-        let types: Vec<_> = dataset.claims.iter().map(|claim| claim.of_type.clone()).collect();
-        let view = self.store.now();
-        let all = view.of_types((!dataset.catch_all).then_some(types.as_slice()));
-        let held = all.filter_map(|entity| view.peek(entity));
-        let own = held.filter(|held| held.dataset == number && held.deleted.is_none());
-        for held in own.take(LOOKED_AT) {
-            health.looked_at += 1;
-            let mut newest = None;
-            for attribute in &held.entity.attributes {
-                let times = attribute.instances.iter().filter_map(|i| i.observed_at);
-                newest = times.chain(newest).max();
-                if let Some(place) =
-                    dataset.attributes.iter().position(|a| a.name == attribute.name)
-                {
-                    health.filled[place].1 += 1;
-                }
-            }
-            let Some(newest) = newest else {
-                health.unobserved += 1;
-                continue;
-            };
-            health.newest = health.newest.max(Some(newest));
-            let age = (now.0 - newest.0) / 1_000_000;
-            let class = AGES_S.iter().position(|limit| age <= *limit).unwrap_or(AGES_S.len());
-            health.ages[class] += 1;
-        }
-        Ok(health)
+        let (store, now) = (self.store.clone(), self.now());
+        let looked = tokio::task::spawn_blocking(move || {
+            look(&store, number, &dataset, now, &mut health);
+            health
+        });
+        looked.await.map_err(|_| HubError::Stopping)
     }
 
     /// Whether the session may read records.
@@ -281,6 +260,43 @@ impl Hub {
     pub(crate) fn quarantined_reading(&self, name: &str) -> Result<Quarantined, HubError> {
         let missing = || HubError::NotFound(format!("there is no quarantined reading `{name}`"));
         from_json(&self.store.document(kinds::QUARANTINE, name).ok_or_else(missing)?)
+    }
+}
+
+/// Looks at a dataset's entities, one by one, so that commits go on beside it.
+fn look(
+    store: &store::Store,
+    number: u32,
+    dataset: &model::Dataset,
+    now: Time,
+    health: &mut Health,
+) {
+    let types: Vec<_> = dataset.claims.iter().map(|claim| claim.of_type.clone()).collect();
+    let numbers: Vec<u64> = {
+        let view = store.now();
+        let all = view.of_types((!dataset.catch_all).then_some(types.as_slice()));
+        all.take(LOOKED_AT).collect()
+    };
+    let held = numbers.into_iter().filter_map(|entity| store.peek(entity));
+    for held in held.filter(|held| held.dataset == number && held.deleted.is_none()) {
+        health.looked_at += 1;
+        let mut newest = None;
+        for attribute in &held.entity.attributes {
+            let times = attribute.instances.iter().filter_map(|i| i.observed_at);
+            newest = times.chain(newest).max();
+            let place = dataset.attributes.iter().position(|a| a.name == attribute.name);
+            if let Some(place) = place {
+                health.filled[place].1 += 1;
+            }
+        }
+        let Some(newest) = newest else {
+            health.unobserved += 1;
+            continue;
+        };
+        health.newest = health.newest.max(Some(newest));
+        let age = (now.0 - newest.0) / 1_000_000;
+        let class = AGES_S.iter().position(|limit| age <= *limit).unwrap_or(AGES_S.len());
+        health.ages[class] += 1;
     }
 }
 

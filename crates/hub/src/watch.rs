@@ -141,6 +141,12 @@ impl Hub {
 }
 
 impl Watch {
+    /// Tells whether the stream's session still stands, also while nothing changes.
+    pub fn liveness(&self) -> impl Fn() -> bool + Send + 'static + use<> {
+        let (hub, session) = (self.hub.clone(), self.session.clone());
+        move || hub.is_live(&session)
+    }
+
     /// The next changes the session may see. None when the session or the hub ended.
     ///
     /// # Errors

@@ -390,15 +390,17 @@ const BEAT: Duration = Duration::from_secs(10);
 /// Changes as server-sent events (WHATWG HTML, clause 9.2), until the session or the hub ends: the
 /// entities in normalized form, in the core context.
 fn events_of(mut watch: hub::Watch) -> impl futures_core::Stream<Item = Result<Bytes, Infallible>> {
+    let lives = watch.liveness();
     async_stream::stream! {
         yield Ok(Bytes::from_static(b"event: open\ndata: []\n\n"));
-        loop {
+        'told: loop {
             let next = {
                 let mut next = std::pin::pin!(watch.next());
                 loop {
                     match tokio::time::timeout(BEAT, next.as_mut()).await {
                         Ok(next) => break next,
-                        Err(_) => yield Ok(Bytes::from_static(b": alive\n\n")),
+                        Err(_) if lives() => yield Ok(Bytes::from_static(b": alive\n\n")),
+                        Err(_) => break 'told,
                     }
                 }
             };

@@ -223,7 +223,7 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/api/v1/datasets/{id}/health",
-        [("GET", true, "How fresh and complete a dataset is")],
+        [("GET", false, "How fresh and complete a dataset is")],
         get(desk::health)
     ),
     route!(
