@@ -368,6 +368,60 @@ fn problems_are_told_in_the_readers_language() {
     assert_eq!(english["type"], problem["type"]);
 }
 
+/// Here and not where limits are, for it is what an official feels.
+#[test]
+fn devices_wait_for_each_other_and_nobody_waits_for_them() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[store]\ngather_ms = 1500\n").unwrap();
+    let config = file.path().to_str().unwrap();
+    let city = City::start_with(&["--devices", "0", "--config", config]);
+    let gauge = |value: f64| json!([{"id": GAUGE, "type": "FloodMonitoring", "currentLevel": {"value": value}}]);
+    let thing = "urn:ngsi-ld:T:1";
+    assert!(city.post(UPSERT, "app", &json!([{"id": thing, "type": "T", "a": 1}])).status < 300);
+    assert!(city.post(UPSERT, "device", &gauge(1.0)).status < 300);
+    let took = |send: &dyn Fn() -> u16| {
+        let since = std::time::Instant::now();
+        assert!(send() < 300);
+        since.elapsed().as_millis()
+    };
+    // By the short way, by the long one, and what is no reading at all.
+    let patch = json!({"a": {"value": 2}});
+    let path = format!("/ngsi-ld/v1/entities/{thing}/attrs");
+    let short = took(&|| city.call("PATCH", &path, "app", Some(&patch)).status);
+    let long =
+        took(&|| city.post(UPSERT, "app", &json!([{"id": thing, "type": "T", "b": "x"}])).status);
+    let act = took(&|| {
+        city.post(
+            "/api/v1/session/purpose",
+            "crisis",
+            &json!({"purpose": "flood-response", "reason": "a test"}),
+        )
+        .status
+    });
+    assert!(short < 1_000 && long < 1_000 && act < 1_000, "{short} {long} {act}");
+    // The checkpoint of each second ends it, too: the second one waits from there to the next.
+    let device = (0..3).map(|n| took(&|| city.post(UPSERT, "device", &gauge(f64::from(n))).status));
+    let longest = device.max().unwrap();
+    assert!(longest >= 600, "{longest}");
+    // Whoever comes meanwhile ends the waiting, for the device, too.
+    let both = std::thread::scope(|scope| {
+        let device = scope.spawn(|| {
+            let since = std::time::Instant::now();
+            let output = std::process::Command::new("curl")
+                .args(["-s", "--cacert", city.ca(), "-H", "Content-Type: application/json", "-H"])
+                .arg(format!("Authorization: Bearer {}", city.token("device")))
+                .args(["-d", &gauge(3.0).to_string(), &format!("{}{UPSERT}", city.url())])
+                .output();
+            assert!(output.unwrap().status.success());
+            since.elapsed().as_millis()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let app = took(&|| city.call("PATCH", &path, "app", Some(&patch)).status);
+        (device.join().unwrap(), app)
+    });
+    assert!(both.0 < 1_200 && both.1 < 500, "{both:?}");
+}
+
 #[test]
 fn a_stream_tells_what_is_gone() {
     let city = City::start();

@@ -267,7 +267,8 @@ impl<'a> Group<'a> {
         self.patient &= match &job {
             Job::Write(job) => {
                 let readings = !job.planned.is_empty() || !job.steps.is_empty();
-                let of_device = job.late || job.planned.iter().all(|planned| planned.late);
+                let of_device = (job.steps.is_empty() || job.late)
+                    && job.planned.iter().all(|planned| planned.late);
                 readings && of_device && job.documents.is_empty() && job.records.is_empty()
             }
             _ => false,
