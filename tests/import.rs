@@ -33,6 +33,52 @@ fn import(city: &City, more: &[&str]) -> Value {
 }
 
 #[test]
+fn boundaries_come_from_geojson() {
+    let city = City::start();
+    let path = |name: &str| city.directory.path().join(name).display().to_string();
+    let map = r#"
+format = "geojson"
+entity = { type = "AdministrativeArea", id = "urn:ngsi-ld:AdministrativeArea:{kode}" }
+column = [{ name = "name", attribute = "name", text = true }]
+"#;
+    let square = json!({"type": "Polygon", "coordinates": [[[107.6, -6.9], [107.7, -6.9], [107.7, -6.8], [107.6, -6.9]]]});
+    let feature = |kode: Value, geometry: &Value| json!({"type": "Feature", "properties": {"kode": kode, "name": "Coblong"}, "geometry": geometry});
+    let features = [feature(json!("32.73 02"), &square), feature(json!("none"), &Value::Null)];
+    let file = json!({"type": "FeatureCollection", "features": features});
+    std::fs::write(path("map.toml"), map).unwrap();
+    std::fs::write(path("areas.geojson"), file.to_string()).unwrap();
+    let official = city.enrol_official("works.two", "public-works", &["department"]);
+    std::fs::write(path("token"), official).unwrap();
+    let output = tanggul(&[
+        "--output",
+        "json",
+        "import",
+        &path("areas.geojson"),
+        "--map",
+        &path("map.toml"),
+        "--hub",
+        city.url(),
+        "--ca",
+        city.ca(),
+        "--token-file",
+        &path("token"),
+        "--purpose",
+        "public-works",
+    ]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["rows"], &report["sent"]), (&json!(2), &json!(1)), "{report}");
+    assert_eq!(report["faults"][0]["line"], 2, "{report}");
+    let id = "urn:ngsi-ld:AdministrativeArea:32.73-02";
+    let area = city.get(&format!("/ngsi-ld/v1/entities/{id}?options=keyValues"), "").json();
+    assert_eq!((&area["name"], &area["location"]), (&json!("Coblong"), &square));
+    // What lies in it is found by it.
+    let near = "georel=within&geometry=Polygon&coordinates=[[[107.5,-7],[107.8,-7],[107.8,-6.7],[107.5,-7]]]";
+    assert!(
+        city.get(&format!("/ngsi-ld/v1/entities?type=AdministrativeArea&{near}"), "").status == 200
+    );
+}
+
+#[test]
 fn imported_twice_is_there_once() {
     let city = City::start();
     let path =
