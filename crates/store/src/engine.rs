@@ -52,6 +52,30 @@ fn table_options() -> KeyspaceCreateOptions {
         .data_block_compression_policy(fjall::config::CompressionPolicy::disabled())
 }
 
+/// Compares each table's manifest with the checksum that the engine keeps of it and does not check.
+fn check_manifests(directory: &Path) -> Result<(), StoreError> {
+    let damaged =
+        |path: &Path| StoreError::Damaged(format!("the engine's manifest `{}`", path.display()));
+    // What is not there is the engine's to say.
+    let Ok(tables) = std::fs::read_dir(directory.join("keyspaces")) else { return Ok(()) };
+    for table in tables.flatten() {
+        let current = table.path().join("current");
+        let Ok(bytes) = std::fs::read(&current) else { continue };
+        // Which version, its XXH3 of 128 bits, and that it is one.
+        let (Some(version), Some(sum), Some([0])) =
+            (bytes.first_chunk(), bytes.get(8..24), bytes.get(24..))
+        else {
+            return Err(damaged(&current));
+        };
+        let manifest = table.path().join(format!("v{}", u64::from_le_bytes(*version)));
+        let content = std::fs::read(&manifest).map_err(|_| damaged(&manifest))?;
+        if xxhash_rust::xxh3::xxh3_128(&content).to_le_bytes() != sum {
+            return Err(damaged(&manifest));
+        }
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Opens the tables; makes them, all or none, where there are none yet.
     pub fn open(directory: &Path) -> Result<Engine, StoreError> {
@@ -95,7 +119,9 @@ impl Engine {
                 .cache_size(CACHE_BYTES)
                 .open()
         };
-        // The engine asserts what it reads; on a damaged file that must not end the process.
+        // The engine asserts what it reads. On a damaged file that must not end the process: what it
+        // asserts under its locks is checked before, for there it panics again while it unwinds.
+        check_manifests(directory)?;
         let open = || {
             std::panic::catch_unwind(open).map_err(|_| {
                 StoreError::Damaged(format!("the engine's files in `{}`", directory.display()))
@@ -155,5 +181,37 @@ impl Engine {
     /// Makes everything durable, also what the file system knows of the files.
     pub fn persist(&self) -> Result<(), StoreError> {
         self.database.persist(PersistMode::SyncAll).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_manifest_is_named_and_never_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        drop(Engine::open(&root).unwrap());
+        let table = root.join("keyspaces/3");
+        let entries = std::fs::read_dir(&table).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+        assert_eq!(files.len(), 2, "a manifest, and which it is: {files:?}");
+        for path in files {
+            let whole = std::fs::read(&path).unwrap();
+            let refused = |bytes: &[u8], what: &str| {
+                std::fs::write(&path, bytes).unwrap();
+                let error = Engine::open(&root).err().expect(what).to_string();
+                assert!(error.contains("manifest"), "{what}: {error}");
+            };
+            for at in 0..whole.len() {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << (at % 8);
+                refused(&bytes, &format!("{}: byte {at} flipped", path.display()));
+                refused(&whole[..at], &format!("{}: cut at {at}", path.display()));
+            }
+            std::fs::write(&path, &whole).unwrap();
+        }
+        Engine::open(&root).unwrap();
     }
 }
