@@ -132,8 +132,11 @@ fn thin(
 ) -> Result<Thinned, store::StoreError> {
     let (mut first, mut last, mut counted) = (Time::MAX, Time::MIN, 0u64);
     for one in series {
-        store.each_number(one.number, query.from, query.until, &mut |at, _| {
-            (first, last, counted) = (first.min(at), last.max(at), counted + 1);
+        store.each_run(one.number, query.from, query.until, &mut |at, _| {
+            if let (Some(start), Some(end)) = (at.first(), at.last()) {
+                (first, last) = (first.min(Time(*start)), last.max(Time(*end)));
+                counted += at.len() as u64;
+            }
         })?;
     }
     if counted == 0 {
@@ -145,12 +148,14 @@ fn thin(
     let span = (i128::from(until.0) - i128::from(from.0)).max(1);
     let mut columns: Vec<Option<Column>> = vec![None; query.columns];
     for one in series {
-        store.each_number(one.number, query.from, query.until, &mut |at, value| {
-            let along = (i128::from(at.0) - i128::from(from.0)) * query.columns as i128 / span;
-            let place = usize::try_from(along).unwrap_or(0).min(query.columns - 1);
-            let point = (at, value);
-            let fresh = Column { first: point, last: point, lowest: point, highest: point };
-            columns[place].get_or_insert(fresh).add(at, value);
+        store.each_run(one.number, query.from, query.until, &mut |at, value| {
+            for (at, value) in at.iter().zip(value) {
+                let along = (i128::from(*at) - i128::from(from.0)) * query.columns as i128 / span;
+                let place = usize::try_from(along).unwrap_or(0).min(query.columns - 1);
+                let point = (Time(*at), *value);
+                let fresh = Column { first: point, last: point, lowest: point, highest: point };
+                columns[place].get_or_insert(fresh).add(point.0, point.1);
+            }
         })?;
     }
     Ok((columns.into_iter().flatten().flat_map(Column::points).collect(), counted))

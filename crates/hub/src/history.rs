@@ -3,6 +3,7 @@
 use crate::read::Lenses;
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
+use guard::Verdict;
 use model::{
     Action, Content, Entity, Instance, Lens, Name, Sensitivity, Session, Sight, Time, Value, Verb,
 };
@@ -33,11 +34,17 @@ pub enum SeriesAnswer {
     Aggregated(Vec<(Aggregate, Vec<(Value, Time, Time)>)>),
 }
 
+/// The histories of one entity, by attribute.
+pub type Histories = Vec<(Name, SeriesAnswer)>;
+
+/// Histories to sum that are worth starting a thread for.
+const WORTH_A_THREAD: usize = 32;
+
 /// Entities with their histories.
 #[derive(Debug, Default)]
 pub struct HistoryAnswer {
     /// The entity's frame (its attributes are not to be looked at), and each attribute's history.
-    pub entities: Vec<(Entity, Vec<(Name, SeriesAnswer)>)>,
+    pub entities: Vec<(Entity, Histories)>,
     pub count: Option<usize>,
     /// Where the next page begins, when there is one.
     pub next: Option<usize>,
@@ -113,17 +120,25 @@ impl Hub {
         };
         let mut points = 0;
         let mut found = Vec::new();
-        for held in &page {
-            let Some(verdict) = lenses.of(held.dataset) else { continue };
-            let attributes = self.histories_of(held, &verdict.lens, query, &mut points)?;
-            found.push((held.number, held.dataset, Seen::kept(held, &verdict)));
+        let shown: Vec<(&Held, Arc<Verdict>)> =
+            page.iter().filter_map(|held| Some((&**held, lenses.of(held.dataset)?))).collect();
+        let mut summed = match query.aggregation {
+            Some(_) => self.summed(&shown, query)?.into_iter(),
+            None => Vec::new().into_iter(),
+        };
+        for (held, verdict) in &shown {
+            let attributes = match summed.next() {
+                Some(attributes) => attributes,
+                None => self.histories_of(held, &verdict.lens, query, &mut points)?,
+            };
+            found.push((held.number, held.dataset, Seen::kept(held, verdict)));
             if by_id || !attributes.is_empty() {
                 answer.entities.push((frame(&held.entity), attributes));
             }
             if points > self.options.limits.points {
                 answer.partial = true;
                 // Those that did not fit any more are the next page's.
-                if found.len() < page.len() {
+                if found.len() < shown.len() {
                     answer.next = Some(query.offset + found.len());
                 }
                 break;
@@ -131,6 +146,34 @@ impl Hub {
         }
         answer.record = self.record_page(session, &mut lenses, &levels, &found).await?;
         Ok(answer)
+    }
+
+    /// The sums of each; of many, by all processors side by side.
+    fn summed(
+        &self,
+        shown: &[(&Held, Arc<Verdict>)],
+        query: &HistoryQuery,
+    ) -> Result<Vec<Histories>, HubError> {
+        let of = |part: &[(&Held, Arc<Verdict>)]| {
+            let each = part.iter();
+            each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, &mut 0))
+                .collect::<Result<Vec<Histories>, HubError>>()
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = shown.len().div_ceil(processors);
+        if share < WORTH_A_THREAD {
+            return of(shown);
+        }
+        std::thread::scope(|scope| {
+            let mut parts = shown.chunks(share);
+            let mine = parts.next().unwrap_or_default();
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || of(part))).collect();
+            let mut all = of(mine)?;
+            for other in others {
+                all.extend(other.join().map_err(|_| HubError::Stopping)??);
+            }
+            Ok(all)
+        })
     }
 
     async fn no_history(
@@ -160,7 +203,7 @@ impl Hub {
         lens: &Lens,
         query: &HistoryQuery,
         points: &mut usize,
-    ) -> Result<Vec<(Name, SeriesAnswer)>, HubError> {
+    ) -> Result<Histories, HubError> {
         let wanted = |name: &Name| query.attributes.is_empty() || query.attributes.contains(name);
         let mut names: Vec<Name> = Vec::new();
         for series in held.series.iter().filter(|series| wanted(&series.name)) {
@@ -238,25 +281,25 @@ impl Hub {
         // Unless a beginning was given, periods are counted from the first number there is.
         let mut origin = time.origin;
         for one in series.iter().filter(|series| !series.rich) {
-            self.store.each_number(one.number, time.from, time.until, &mut |at, value| {
-                let inside = |(start, end, _): &(Time, Time, Sums)| *start <= at && at < *end;
-                if !periods.last().is_some_and(inside) {
-                    let origin = *origin.get_or_insert(at);
-                    let (start, end) = period_of(aggregation, time, origin, at);
-                    match periods.binary_search_by_key(&start, |(start, _, _)| *start) {
-                        Ok(found) => return periods[found].2.add(at, value),
+            self.store.each_run(one.number, time.from, time.until, &mut |mut at, mut value| {
+                while let Some(first) = at.first() {
+                    let first = Time(*first);
+                    let origin = *origin.get_or_insert(first);
+                    let (start, end) = period_of(aggregation, time, origin, first);
+                    let inside = at.partition_point(|at| *at < end.0).max(1);
+                    let place = match periods.binary_search_by_key(&start, |(start, ..)| *start) {
+                        Ok(found) => found,
                         Err(_) if periods.len() >= self.options.limits.periods => {
                             too_many = true;
                             return;
                         }
-                        Err(place) => periods.insert(place, (start, end, Sums::new(aggregation))),
-                    }
-                    if let Ok(found) = periods.binary_search_by_key(&start, |(start, _, _)| *start)
-                    {
-                        periods[found].2.add(at, value);
-                    }
-                } else if let Some((_, _, sums)) = periods.last_mut() {
-                    sums.add(at, value);
+                        Err(place) => {
+                            periods.insert(place, (start, end, Sums::new(aggregation)));
+                            place
+                        }
+                    };
+                    periods[place].2.add(&at[..inside], &value[..inside]);
+                    (at, value) = (&at[inside..], &value[inside..]);
                 }
             })?;
         }
@@ -287,7 +330,6 @@ impl Hub {
     }
 }
 
-/// The period that holds `at`. Without a first instant, periods start at midnight UTC 1970.
 /// An entity without its attributes.
 fn frame(entity: &Entity) -> Entity {
     Entity {
@@ -300,6 +342,7 @@ fn frame(entity: &Entity) -> Entity {
     }
 }
 
+/// The period that holds `at`, counted from `origin` on.
 fn period_of(
     aggregation: &Aggregation,
     time: &TemporalQuery,
@@ -349,27 +392,37 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, at: Time, value: f64) {
+    /// Adds values in order of time.
+    fn add(&mut self, at: &[i64], values: &[f64]) {
+        let (Some(first_at), Some(last_at)) = (at.first(), at.last()) else { return };
+        let (Some(first), Some(last)) = (values.first(), values.last()) else { return };
         if self.count == 0 {
-            (self.minimum, self.maximum, self.first) = (value, value, value);
-            self.first_at = at;
+            (self.minimum, self.maximum, self.first) = (*first, *first, *first);
+            self.first_at = Time(*first_at);
         }
-        self.last_at = self.last_at.max(at);
-        self.count += 1;
-        self.sum += value;
+        self.last_at = self.last_at.max(Time(*last_at));
+        self.last = *last;
+        for value in values {
+            self.sum += value;
+            self.minimum = self.minimum.min(*value);
+            self.maximum = self.maximum.max(*value);
+        }
         if self.spread {
-            self.squares += value * value;
-            let delta = value - self.mean;
-            self.mean += delta / self.count as f64;
-            self.deviation += delta * (value - self.mean);
+            for (value, count) in values.iter().zip(self.count + 1..) {
+                self.squares += value * value;
+                let delta = value - self.mean;
+                self.mean += delta / count as f64;
+                self.deviation += delta * (value - self.mean);
+            }
         }
-        self.minimum = self.minimum.min(value);
-        self.maximum = self.maximum.max(value);
-        self.last = value;
-        if let Some(distinct) = &mut self.distinct
-            && distinct.len() < MAX_DISTINCT
-        {
-            distinct.insert(value.to_bits());
+        self.count += values.len() as u64;
+        if let Some(distinct) = &mut self.distinct {
+            for value in values {
+                if distinct.len() >= MAX_DISTINCT {
+                    break;
+                }
+                distinct.insert(value.to_bits());
+            }
         }
     }
 

@@ -642,3 +642,89 @@ async fn picture_of(hub: &Hub) -> String {
     let answer = hub.read_history(&session(hub, ""), &query, true).await.unwrap();
     format!("{:?}", answer.entities[0].1)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_are_those_of_the_points() {
+    const RIVERS: u64 = 100;
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    hub.bootstrap_datasets(vec![dataset("rivers", "River", false)]).await.unwrap();
+    let mut random = numbers(0x2545_f491_4f6c_dd1du64);
+    for round in 0..60 {
+        if round == 30 || round == 45 {
+            let sealing = hub.clone();
+            tokio::task::spawn_blocking(move || crate::upkeep::seal_all(&sealing)).await.unwrap();
+        }
+        // Late, early and again, sealed and open, of two instances.
+        let changes = (0..RIVERS).map(|river| {
+            let (minute, second, value) = (random(240), random(60), random(1_000) as f64 / 8.0);
+            let of = if random(4) == 0 { r#","datasetId":"urn:d:1""# } else { "" };
+            let json = format!(
+                r#"{{"id":"urn:x:{river:03}","type":"River","level":{{"value":{value}{of},"observedAt":"2026-01-01T{:02}:{:02}:{second:02}Z"}}}}"#,
+                minute / 60, minute % 60
+            );
+            let json = parse_json(json.as_bytes()).unwrap();
+            Change::Upsert(parse_entity(&json, &Context::core(), Form::Full).unwrap())
+        });
+        hub.write(&hub.own_session(), changes.collect()).await.unwrap();
+    }
+    let types = TypeSelection(vec![vec![model::Name::new("River")]]);
+    let mut query = crate::HistoryQuery {
+        filter: Filter { types: Some(types), ..Filter::default() },
+        limit: Some(RIVERS as usize),
+        time: ngsild::TemporalQuery {
+            from: Time::parse("2026-01-01T00:10:00Z").unwrap(),
+            until: Time::parse("2026-01-01T03:30:00Z").unwrap(),
+            last: None,
+            origin: Some(Time::parse("2026-01-01T00:00:00Z").unwrap()),
+        },
+        ..crate::HistoryQuery::default()
+    };
+    let session = hub.own_session();
+    let points = hub.read_history(&session, &query, false).await.unwrap();
+    let methods = "totalCount,distinctCount,sum,avg,min,max,stddev,sumsq";
+    let aggregation = ngsild::Aggregation::parse(methods, Some("PT1H")).unwrap();
+    query.aggregation = Some(aggregation);
+    let sums = hub.read_history(&session, &query, false).await.unwrap();
+    assert_eq!((points.entities.len(), sums.entities.len()), (100, 100));
+    let (mut compared, hour) = (0, 3_600_000_000);
+    for ((of, points), (entity, sums)) in points.entities.iter().zip(&sums.entities) {
+        assert_eq!(of.id, entity.id);
+        let [(_, crate::SeriesAnswer::Instances(points))] = points.as_slice() else { panic!() };
+        let [(_, crate::SeriesAnswer::Aggregated(sums))] = sums.as_slice() else { panic!() };
+        let mut hours: std::collections::BTreeMap<i64, Vec<f64>> = Default::default();
+        for point in points {
+            let at = point.observed_at.unwrap().0.div_euclid(hour) * hour;
+            hours.entry(at).or_default().push(point.value().as_number().unwrap());
+        }
+        for (method, periods) in sums {
+            assert_eq!(periods.len(), hours.len(), "{}", of.id);
+            for ((value, start, end), (hour_starts, values)) in periods.iter().zip(&hours) {
+                assert_eq!((start.0, end.0), (*hour_starts, hour_starts + hour));
+                let count = values.len() as f64;
+                let mean = values.iter().sum::<f64>() / count;
+                let distinct: std::collections::HashSet<u64> =
+                    values.iter().map(|value| value.to_bits()).collect();
+                let expected = match method.word() {
+                    "totalCount" => count,
+                    "distinctCount" => distinct.len() as f64,
+                    "sum" => mean * count,
+                    "avg" => mean,
+                    "min" => values.iter().copied().fold(f64::MAX, f64::min),
+                    "max" => values.iter().copied().fold(f64::MIN, f64::max),
+                    "sumsq" => values.iter().map(|value| value * value).sum(),
+                    _ => {
+                        let squares = values.iter().map(|value| (value - mean).powi(2));
+                        (squares.sum::<f64>() / count).sqrt()
+                    }
+                };
+                let value = value.as_number().unwrap();
+                let what = method.word();
+                assert!((value - expected).abs() < 1e-6, "{} {what} {value} {expected}", of.id);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 3_000, "{compared}");
+    hub.stop().await;
+}

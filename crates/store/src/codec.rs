@@ -1,6 +1,9 @@
 //! Layouts on disk, version 1. Everything here is encrypted before it is written.
 
-use crate::{EntityWrite, Evidence, Packed, Series, StoreError, history::RichPoint};
+use crate::{
+    EntityWrite, Evidence, Packed, Series, StoreError,
+    history::{RichPoint, Run},
+};
 use model::{Entity, Time};
 use pco::ChunkConfig;
 use pco::standalone::{FileDecompressor, simple_compress};
@@ -182,12 +185,12 @@ pub fn encode_points(points: &[(i64, f64)]) -> Vec<u8> {
     out
 }
 
-pub fn decode_points(mut bytes: &[u8]) -> Result<Vec<(i64, f64)>, StoreError> {
+pub fn decode_points(mut bytes: &[u8]) -> Result<Run, StoreError> {
     let damaged = || StoreError::Damaged("a sealed chunk".into());
     let at: Vec<i64> = numbers(&mut bytes).ok_or_else(damaged)?;
     let value: Vec<f64> = numbers(&mut bytes).ok_or_else(damaged)?;
     if at.len() != value.len() {
         return Err(damaged());
     }
-    Ok(at.into_iter().zip(value).collect())
+    Ok(Run { at, value })
 }

@@ -4,13 +4,15 @@
 //! later generations win over earlier ones, open runs over all chunks.
 
 use crate::StoreError;
-use crate::codec::{self, ChunkRef, Manifest, Segments};
+use crate::codec::{self, Blob, ChunkRef, Manifest, Segments};
 use crate::segment::{Generation, Place};
 use model::{Instance, Time};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A numeric point: microseconds and value.
 pub type RawPoint = (i64, f64);
@@ -314,19 +316,51 @@ impl History {
     }
 }
 
+/// Numbers of one series: times in order, and the value at each.
+#[derive(Default)]
+pub struct Run {
+    pub at: Vec<i64>,
+    pub value: Vec<f64>,
+}
+
+impl FromIterator<RawPoint> for Run {
+    fn from_iter<T: IntoIterator<Item = RawPoint>>(points: T) -> Run {
+        let (at, value) = points.into_iter().unzip();
+        Run { at, value }
+    }
+}
+
+/// Times and values, side by side.
+type Slices<'a> = (&'a [i64], &'a [f64]);
+
+/// Points shown where they lie, or made.
+enum Points<'a> {
+    There(Slices<'a>),
+    Made(Run),
+}
+
+impl Points<'_> {
+    fn slices(&self) -> Slices<'_> {
+        match self {
+            Points::There(slices) => *slices,
+            Points::Made(run) => (&run.at, &run.value),
+        }
+    }
+}
+
 /// Sealed numbers of one series.
 pub enum Sealed {
     /// To be read when it is its turn.
     Chunk(Chunk),
-    /// Read from a segment, in order of time.
-    Points { generation: u32, points: Vec<RawPoint> },
+    /// In a part of a segment.
+    Part { generation: u32, part: Arc<Blob>, range: Range<usize> },
 }
 
 impl Sealed {
     fn generation(&self) -> u32 {
         match self {
             Sealed::Chunk(chunk) => chunk.generation,
-            Sealed::Points { generation, .. } => *generation,
+            Sealed::Part { generation, .. } => *generation,
         }
     }
 
@@ -334,11 +368,23 @@ impl Sealed {
     fn ends(&self) -> (i64, i64) {
         match self {
             Sealed::Chunk(chunk) => (chunk.reference.first, chunk.reference.last),
-            Sealed::Points { points, .. } => (
-                points.first().map_or(i64::MAX, |(at, _)| *at),
-                points.last().map_or(i64::MIN, |(at, _)| *at),
-            ),
+            Sealed::Part { part, range, .. } => {
+                let at = &part.at[range.clone()];
+                (at.first().map_or(i64::MAX, |at| *at), at.last().map_or(i64::MIN, |at| *at))
+            }
         }
+    }
+
+    fn points(
+        &self,
+        read: &dyn Fn(&Chunk) -> Result<Run, StoreError>,
+    ) -> Result<Points<'_>, StoreError> {
+        Ok(match self {
+            Sealed::Chunk(chunk) => Points::Made(read(chunk)?),
+            Sealed::Part { part, range, .. } => {
+                Points::There((&part.at[range.clone()], &part.value[range.clone()]))
+            }
+        })
     }
 }
 
@@ -358,43 +404,69 @@ fn clusters(mut pieces: Vec<Sealed>) -> Vec<Vec<Sealed>> {
     clusters
 }
 
-/// Gives every number of a series in `from..until` to `each`, in order, one cluster of chunks in
-/// memory at a time.
-pub fn each_number(
-    sealed: Vec<Sealed>,
-    open: &[RawPoint],
-    (from, until): (i64, i64),
-    read: &dyn Fn(&Chunk) -> Result<Vec<RawPoint>, StoreError>,
-    each: &mut dyn FnMut(i64, f64),
-) -> Result<(), StoreError> {
-    let within = |at: i64| at >= from && at < until;
-    let mut rest = open.iter().copied().filter(|(at, _)| within(*at)).peekable();
-    let points_of = |piece: Sealed| match piece {
-        Sealed::Chunk(chunk) => read(&chunk),
-        Sealed::Points { points, .. } => Ok(points),
+/// Both, in order of time; where both have a point, the later's.
+fn overlay((at, value): Slices, later: impl IntoIterator<Item = RawPoint>) -> Run {
+    let mut later = later.into_iter().peekable();
+    let mut run = Run::default();
+    let mut push = |at, value| {
+        run.at.push(at);
+        run.value.push(value);
     };
-    for mut cluster in clusters(sealed) {
-        cluster.sort_by_key(Sealed::generation);
-        let mut pieces = cluster.into_iter();
-        let mut points = pieces.next().map_or_else(|| Ok(Vec::new()), points_of)?;
-        if pieces.len() > 0 {
-            let mut merged: BTreeMap<i64, f64> = points.into_iter().collect();
-            for piece in pieces {
-                merged.extend(points_of(piece)?);
-            }
-            points = merged.into_iter().collect();
+    for (at, value) in at.iter().zip(value) {
+        let mut replaced = false;
+        while let Some((later_at, later_value)) = later.next_if(|(later, _)| later <= at) {
+            push(later_at, later_value);
+            replaced |= later_at == *at;
         }
-        for (at, value) in points.into_iter().filter(|(at, _)| within(*at)) {
-            let mut replaced = false;
-            while let Some((open_at, open_value)) = rest.next_if(|(open_at, _)| *open_at <= at) {
-                each(open_at, open_value);
-                replaced |= open_at == at;
-            }
-            if !replaced {
-                each(at, value);
-            }
+        if !replaced {
+            push(*at, *value);
         }
     }
-    rest.for_each(|(at, value)| each(at, value));
+    later.for_each(|(at, value)| push(at, value));
+    run
+}
+
+fn within((at, value): Slices, (from, until): (i64, i64)) -> Slices {
+    let start = at.partition_point(|at| *at < from);
+    let end = at.partition_point(|at| *at < until).max(start);
+    (&at[start..end], &value[start..end])
+}
+
+/// Gives the numbers of a series in `from..until` to `each` in runs, in order of time, one cluster of
+/// chunks in memory at a time. `open` is within that time.
+pub fn each_run(
+    sealed: Vec<Sealed>,
+    open: &[RawPoint],
+    time: (i64, i64),
+    read: &dyn Fn(&Chunk) -> Result<Run, StoreError>,
+    each: &mut dyn FnMut(&[i64], &[f64]),
+) -> Result<(), StoreError> {
+    let mut rest = open;
+    for mut cluster in clusters(sealed) {
+        cluster.sort_by_key(Sealed::generation);
+        let mut pieces = cluster.iter().map(|piece| piece.points(read));
+        let Some(first) = pieces.next() else { continue };
+        let mut points = first?;
+        for piece in pieces {
+            let later = piece?;
+            let (at, value) = later.slices();
+            let later = at.iter().copied().zip(value.iter().copied());
+            points = Points::Made(overlay(points.slices(), later));
+        }
+        let (at, value) = within(points.slices(), time);
+        let Some(last) = at.last() else { continue };
+        let (over, after) = rest.split_at(rest.partition_point(|(at, _)| at <= last));
+        rest = after;
+        if over.is_empty() {
+            each(at, value);
+        } else {
+            let run = overlay((at, value), over.iter().copied());
+            each(&run.at, &run.value);
+        }
+    }
+    if !rest.is_empty() {
+        let run: Run = rest.iter().copied().collect();
+        each(&run.at, &run.value);
+    }
     Ok(())
 }

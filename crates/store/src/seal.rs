@@ -377,7 +377,7 @@ impl Store {
                     let points: Vec<RichPoint> = codec::decode(&plain, "a sealed chunk")?;
                     points.iter().map(|point| point.at).collect()
                 } else {
-                    codec::decode_points(&plain)?.iter().map(|(at, _)| *at).collect()
+                    codec::decode_points(&plain)?.at
                 };
                 let stands = |at: i64| stand.binary_search(&at).is_ok();
                 let mut keep = numbers.split_off(from_numbers);

@@ -8,6 +8,7 @@ use crate::codec::{Blob, PartRef};
 use crate::history::{RawPoint, RichPoint};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of whole instances in one part.
@@ -54,13 +55,11 @@ impl Place {
     }
 }
 
-/// The numbers of a series in a part.
-pub fn numbers_of(part: &Blob, series: u32) -> impl Iterator<Item = RawPoint> {
+/// Where the numbers of a series lie in a part.
+pub fn numbers_of(part: &Blob, series: u32) -> Range<usize> {
     let start = part.series.partition_point(|one| *one < series);
-    let of_it = part.series[start..].iter().take_while(move |one| **one == series);
-    of_it
-        .zip(part.at[start..].iter().zip(&part.value[start..]))
-        .map(|(_, (at, value))| (*at, *value))
+    let end = start + part.series[start..].partition_point(|one| *one == series);
+    start..end
 }
 
 /// The whole instances of a series in a part.

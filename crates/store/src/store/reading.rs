@@ -2,7 +2,7 @@
 
 use crate::codec::{self, Blob};
 use crate::engine::Table;
-use crate::history::{Chunk, Instances, Open, Point, RawPoint, RichPoint, Sealed, each_number};
+use crate::history::{Chunk, Instances, Open, Point, RawPoint, RichPoint, Sealed, each_run};
 use crate::segment::{Place, numbers_of, rich_of};
 use crate::store::chunk_key;
 use crate::{Glance, Held, Series, Store, StoreError, Table as Alike};
@@ -120,16 +120,17 @@ impl Store {
         self.entities.read().count_of(dataset)
     }
 
-    /// Gives every number of a series in `from..until` to `each`, in order of time.
+    /// Gives the numbers of a series in `from..until` to `each` in runs: times (microseconds), in
+    /// order within a run and from run to run, and the value at each.
     ///
     /// # Errors
     /// When a chunk is damaged or its key is gone.
-    pub fn each_number(
+    pub fn each_run(
         &self,
         series: u32,
         from: Time,
         until: Time,
-        each: &mut dyn FnMut(Time, f64),
+        each: &mut dyn FnMut(&[i64], &[f64]),
     ) -> Result<(), StoreError> {
         let (chunks, parts, open, from) = {
             let history = self.history.read();
@@ -148,16 +149,14 @@ impl Store {
         };
         let mut sealed: Vec<Sealed> = chunks.into_iter().map(Sealed::Chunk).collect();
         for place in parts {
-            let points: Vec<RawPoint> = {
-                let part = self.part(place)?;
-                numbers_of(&part, series).collect()
-            };
-            if !points.is_empty() {
-                sealed.push(Sealed::Points { generation: place.generation, points });
+            let part = self.part(place)?;
+            let range = numbers_of(&part, series);
+            if !range.is_empty() {
+                sealed.push(Sealed::Part { generation: place.generation, part, range });
             }
         }
         let read = |chunk: &Chunk| codec::decode_points(&self.read_chunk(chunk)?);
-        each_number(sealed, &open, (from, until.0), &read, &mut |at, value| each(Time(at), value))
+        each_run(sealed, &open, (from, until.0), &read, each)
     }
 
     /// The points of a series in `from..until`, in order; only the latest `last` when given.
@@ -184,8 +183,8 @@ impl Store {
                 push(Point::Rich(Time(at), Box::new(instance)));
             }
         } else {
-            self.each_number(series.number, from, until, &mut |at, value| {
-                push(Point::Number(at, value))
+            self.each_run(series.number, from, until, &mut |at, value| {
+                at.iter().zip(value).for_each(|(at, value)| push(Point::Number(Time(*at), *value)));
             })?;
         }
         Ok(points.into())
