@@ -34,7 +34,7 @@ fn a_second_person_agrees_to_what_changes_who_sees_what() {
     let text: Value = serde_json::from_str(record["record"].as_str().unwrap()).unwrap();
     assert_eq!(text["detail"]["act"], "dataset.put");
     assert_eq!(
-        city.get("/api/v1/records/0", "").status,
+        city.get("/api/v1/records/1", "").status,
         200,
         "datasets of the start are public acts"
     );

@@ -1,7 +1,7 @@
 //! Acts: to govern and to command. An act is data: a registered name, a dataset, a body, effects.
 //! Services register theirs; the hub does not list them.
 
-use crate::committer::{Job, Planned, WriteJob};
+use crate::committer::{Job, Planned, Shred, WriteJob};
 use crate::recorder::{hex, map, record};
 use crate::state::to_json;
 use crate::{Hub, HubError, ReceiptRef, kinds};
@@ -246,6 +246,13 @@ impl Hub {
         let mut made: Record = record(session, Verb::Act, "", self.now(), Value::Map(detail));
         made.policy_version = self.state.snapshot().version;
         made.public = effects.public;
+        let (gone, wait) = effects
+            .shred
+            .map(|(under, name, dataset)| {
+                let (reply, wait) = tokio::sync::oneshot::channel();
+                (Shred { under, name, dataset, reply: Some(reply) }, wait)
+            })
+            .unzip();
         let committed = self
             .submit(|reply| {
                 Job::Write(WriteJob {
@@ -253,13 +260,13 @@ impl Hub {
                     documents: effects.documents,
                     records: vec![made],
                     governs: effects.governs,
+                    shred: gone,
                     ..WriteJob::new(session.principal.number, reply)
                 })
             })
             .await??;
-        if let Some((under, name, dataset)) = effects.shred {
-            let gone = self.submit(|reply| Job::Shred { under, name, dataset, reply: Some(reply) });
-            gone.await??;
+        if let Some(gone) = wait {
+            gone.await.map_err(|_| HubError::Stopping)??;
         }
         if let Some(then) = effects.then {
             then(self)?;

@@ -13,7 +13,7 @@ use crate::apply::apply;
 use crate::readings::{WriterStep, as_entity, still_fits};
 use crate::subscription::Changed;
 use crate::watch::ChangeEvent;
-use crate::{Counter, Hub};
+use crate::{Counter, Hub, kinds};
 use journal::Hash;
 use model::{
     Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value,
@@ -63,6 +63,8 @@ pub struct WriteJob {
     pub records: Vec<Record>,
     /// Whether documents changed what decisions rest on.
     pub governs: bool,
+    /// Keys to delete right after the commit.
+    pub shred: Option<Shred>,
     /// Numbers that only move states, of so many readings; the changes above come first.
     pub steps: Vec<WriterStep>,
     pub readings: usize,
@@ -80,12 +82,22 @@ impl WriteJob {
             documents: Vec::new(),
             records: Vec::new(),
             governs: false,
+            shred: None,
             steps: Vec::new(),
             readings: 0,
             late: false,
             reply,
         }
     }
+}
+
+/// Keys that are to be deleted for good.
+pub struct Shred {
+    pub under: Under,
+    /// The note's name.
+    pub name: String,
+    pub dataset: String,
+    pub reply: Option<Done<()>>,
 }
 
 /// Stands for the hub's own upkeep where a write's number does.
@@ -114,13 +126,8 @@ pub enum Job {
         id: String,
         record: Record,
     },
-    /// Delete keys for good, in no other change's way.
-    Shred {
-        under: Under,
-        name: String,
-        dataset: String,
-        reply: Option<Done<()>>,
-    },
+    /// Delete keys that an act before the last end was to delete.
+    Shred(Shred),
     Checkpoint,
     Stop(oneshot::Sender<()>),
 }
@@ -228,7 +235,7 @@ struct Group<'a> {
     sealed: Vec<Sealed>,
     retained: Vec<(u32, Time)>,
     rewraps: Vec<(u32, String, Record)>,
-    shreds: Vec<(Under, String, String, Option<Done<()>>)>,
+    shreds: Vec<Shred>,
     changes: usize,
     checkpoint: bool,
     /// There is nothing in it but readings of devices.
@@ -283,6 +290,10 @@ impl<'a> Group<'a> {
                 }
                 let mut results: Vec<_> = planned.into_iter().map(|p| self.change(at, p)).collect();
                 results.extend(self.steps(at, &job));
+                if job.shred.is_some() {
+                    // Nothing later may join the group that still knows what goes.
+                    self.changes = usize::MAX;
+                }
                 self.jobs.push((job, results));
             }
             Job::Records { records, reply } => {
@@ -311,8 +322,8 @@ impl<'a> Group<'a> {
                 self.records.push(record);
             }
             Job::Rewrap { dataset, id, record } => self.rewraps.push((dataset, id, record)),
-            Job::Shred { under, name, dataset, reply } => {
-                self.shreds.push((under, name, dataset, reply));
+            Job::Shred(shred) => {
+                self.shreds.push(shred);
                 // Nothing later may join the group that still knows what goes.
                 self.changes = usize::MAX;
             }
@@ -614,7 +625,7 @@ impl<'a> Group<'a> {
     // ---- the commit ---------------------------------------------------------------------------
 
     fn commit(mut self) {
-        let chores = Chores {
+        let mut chores = Chores {
             rewraps: std::mem::take(&mut self.rewraps),
             shreds: std::mem::take(&mut self.shreds),
             checkpoint: self.checkpoint,
@@ -627,7 +638,7 @@ impl<'a> Group<'a> {
             self.write_documents(&documents);
             self.join_ahead();
             match self.ensure_keys() {
-                Ok(()) => self.commit_changes(),
+                Ok(()) => chores.shreds.extend(self.commit_changes()),
                 Err(error) => self.fail(&error, &[]),
             }
         }
@@ -671,41 +682,49 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn commit_changes(mut self) {
+    /// Gives the keys that the committed acts delete.
+    fn commit_changes(mut self) -> Vec<Shred> {
         let first_record = self.hub.store.log_size();
         let mut entries = self.entries();
         let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.is_empty());
-        let grouped = !entries.leaves.is_empty() || rewritten;
         let mut batch = Batch { time: self.now, ..Batch::default() };
         batch.rows = self.take_rows();
+        batch.steps = std::mem::take(&mut self.steps);
+        batch.forgotten = std::mem::take(&mut self.forgotten);
+        batch.sealed = std::mem::take(&mut self.sealed);
+        batch.retained = std::mem::take(&mut self.retained);
+        let mut shreds = Vec::new();
+        for (job, _) in &mut self.jobs {
+            batch.documents.append(&mut job.documents);
+            shreds.extend(job.shred.take());
+        }
+        batch.erased.extend(shreds.iter().map(|shred| shred.under));
+        let matched = self.matched();
+        batch.documents.extend(matched.documents);
+        let events = self.take_states(&mut batch, &mut entries);
+        batch.states = self.hub.store.states_after(&batch, &kinds::GOVERNING);
+        let grouped = !entries.leaves.is_empty() || !batch.states.is_empty() || rewritten;
         if grouped {
-            let made = self.group_record(&entries, &batch.rows);
+            let made = self.group_record(&entries, &batch);
             push_record(&mut batch, &made);
         }
         let own_records_at = first_record + u64::from(grouped);
         let mut starts = Vec::with_capacity(self.jobs.len());
         for (job, _) in &mut self.jobs {
-            batch.documents.append(&mut job.documents);
             let start = own_records_at + self.records.len() as u64;
             starts.push((!job.records.is_empty()).then_some(start));
             self.records.append(&mut job.records);
         }
-        let matched = self.matched();
-        batch.documents.extend(matched.documents);
         self.records.extend(matched.records);
         self.records.iter().for_each(|record| push_record(&mut batch, record));
-        batch.steps = std::mem::take(&mut self.steps);
-        batch.forgotten = std::mem::take(&mut self.forgotten);
-        batch.sealed = std::mem::take(&mut self.sealed);
-        batch.retained = std::mem::take(&mut self.retained);
-        let events = self.take_states(&mut batch, &mut entries);
         let stepped = self.hub.watches.are_there().then(|| batch.steps.clone());
         let counters = &self.hub.counters;
         let observations: usize = batch.rows.iter().map(|rows| rows.rows.len()).sum();
         let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
         let records = batch.records.len() as u64;
         if let Err(error) = self.hub.store.commit(batch) {
-            return self.fail(&error, &events);
+            self.fail(&error, &events);
+            return Vec::new();
         }
         counters.add(Counter::Commits, 1);
         counters.add(Counter::Records, records);
@@ -720,6 +739,7 @@ impl<'a> Group<'a> {
         self.hub.watches.tell(self.hub.events_of(&stepped.unwrap_or_default()));
         self.hub.enqueue(matched.queued);
         self.answer(&entries, first_record, own_records_at, &starts);
+        shreds
     }
 
     /// Notifications that the changes give rise to.
@@ -771,6 +791,7 @@ impl<'a> Group<'a> {
                 deleted: work.deleted,
                 durable: work.durable,
                 packed: entries.packed.remove(&work.number).unwrap_or_default(),
+                digest: entries.digests.get(&work.number).copied().unwrap_or_default(),
                 evidence: entries.evidence.get(&work.number).cloned().unwrap_or_default(),
             });
         }

@@ -1,7 +1,7 @@
 //! The hub's own acts: principals, credentials, datasets, policies, keys, quarantine.
 
 use crate::act::{ActKind, Effects};
-use crate::committer::{Job, Planned};
+use crate::committer::{Job, Planned, Shred};
 use crate::health::Version;
 use crate::open::hex_digest;
 use crate::recorder::{map, record};
@@ -684,7 +684,8 @@ impl Hub {
             };
             let id: String = from_json(&body).unwrap_or_default();
             // The queue is empty at the start.
-            drop(self.jobs.try_send(Job::Shred { under, name, dataset: id, reply: None }));
+            let shred = Shred { under, name, dataset: id, reply: None };
+            drop(self.jobs.try_send(Job::Shred(shred)));
         }
     }
 

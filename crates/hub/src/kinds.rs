@@ -23,3 +23,7 @@ pub const SHREDDING: u8 = 12;
 pub const INBOX: u8 = 13;
 /// Datasets as they were: `id/version`.
 pub const DATASET_VERSION: u8 = 14;
+
+/// Kinds that say who may do what: every record of a commit that changes one says what they are together.
+pub const GOVERNING: [u8; 8] =
+    [DATASET, POLICIES, PRINCIPAL, CREDENTIAL, PASSWORD, PENDING, PURPOSE, DATASET_VERSION];

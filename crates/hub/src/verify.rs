@@ -6,11 +6,12 @@ use crate::receipt::tree_of;
 use crate::recorder::hex;
 use crate::state::{DatasetDoc, PoliciesDoc, from_json, to_json};
 use journal::{
-    GroupEntry, HashReader, TILE_WIDTH, VerifyingKey, group_root, leaf_hash, verify_group_path,
+    GroupEntry, HashReader, MultisetHash, TILE_WIDTH, VerifyingKey, group_root, leaf_hash,
+    verify_group_path,
 };
 use model::{Record, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use store::{DiskManifest, Finding, Store};
+use store::{DiskManifest, Finding, GOVERNING, Store};
 
 /// What was looked at, and what does not fit.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +45,10 @@ struct Committed {
     shredded: HashSet<String>,
     /// Changes that wait for the sensitive root.
     inbox: HashSet<String>,
+    /// The last record that says what the states of a dataset, or what governs, are together.
+    states: HashMap<u32, (u64, String)>,
+    /// Records that went on from other states than those of the record before.
+    leaps: Vec<(u32, u64)>,
 }
 
 /// Verifies an open store: records against leaves, leaves against tiles and checkpoint, entities
@@ -55,7 +60,8 @@ pub fn verify(store: &Store, key: &VerifyingKey) -> Result<Report, HubError> {
     let mut report = Report::default();
     let mut committed = Committed::default();
     verify_log(store, key, &mut report, &mut committed)?;
-    verify_entities(store, &mut report, &committed)?;
+    let (sums, closed) = verify_entities(store, &mut report, &committed)?;
+    verify_states(store, &mut report, &committed, sums, &closed);
     verify_keys(store, &mut report, &committed)?;
     verify_government(store, &mut report, &committed)?;
     verify_observations(store, &mut report, committed.blobs, &committed.unbounded)?;
@@ -324,6 +330,16 @@ fn note(committed: &mut Committed, index: u64, record: &Record) {
             }
         }
     }
+    for states in detail.get("states").map(Value::items).unwrap_or_default() {
+        if let [Value::Integer(of), Value::Text(sum), from @ ..] = states.items()
+            && let Ok(of) = u32::try_from(*of)
+        {
+            let before = committed.states.insert(of, (index, sum.clone()));
+            if before.is_some_and(|(_, before)| from != [Value::Text(before)]) {
+                committed.leaps.push((of, index));
+            }
+        }
+    }
     if let (Some(dataset), Some(generation)) = (number("sealed"), number("generation")) {
         if let Some(merged) = number("merged") {
             let gone = committed.manifests.range_mut((dataset, merged)..(dataset, generation));
@@ -363,12 +379,21 @@ fn verify_entities(
     store: &Store,
     report: &mut Report,
     committed: &Committed,
-) -> Result<(), HubError> {
+) -> Result<(HashMap<u32, MultisetHash>, HashSet<u32>), HubError> {
     let mut found = Vec::new();
     let mut findings = Vec::new();
     let mut entities = 0;
-    store.disk_states(&mut findings, &mut |state| {
+    let mut sums: HashMap<u32, MultisetHash> = HashMap::new();
+    // Keys of these are to be deleted: no record counts them any more.
+    let leaving: HashSet<String> =
+        store.documents(kinds::SHREDDING).into_iter().map(|(name, _)| name).collect();
+    let closed = store.disk_states(&mut findings, &mut |state| {
         entities += 1;
+        let (dataset, subject) =
+            (state.dataset.to_string(), format!("{}/{}", state.dataset, state.number));
+        if !leaving.contains(&dataset) && !leaving.contains(&subject) {
+            sums.entry(state.dataset).or_default().add(&state.digest);
+        }
         let evidence = &state.evidence;
         let item = leaf_hash(&state.digest);
         let (at, items) = (u64::from(evidence.item), u64::from(evidence.items));
@@ -397,7 +422,47 @@ fn verify_entities(
     report.entities = entities;
     report.findings.extend(findings);
     report.findings.extend(found);
-    Ok(())
+    Ok((sums, closed))
+}
+
+/// All states of a dataset, and all that governs, against the last record that says what they are
+/// together: a document that was put back alone is as whole as it was.
+fn verify_states(
+    store: &Store,
+    report: &mut Report,
+    committed: &Committed,
+    mut sums: HashMap<u32, MultisetHash>,
+    closed: &HashSet<u32>,
+) {
+    let datasets = store.documents(kinds::DATASET);
+    let name = |of: u32| {
+        let dataset = datasets.iter().find(|(_, body)| {
+            from_json::<DatasetDoc>(body).is_ok_and(|dataset| dataset.number == of)
+        });
+        match dataset {
+            _ if of == GOVERNING => "principals, credentials, datasets and policies".to_owned(),
+            Some((id, _)) => format!("the entities of dataset `{id}`"),
+            None => format!("the entities of dataset number {of}"),
+        }
+    };
+    sums.insert(GOVERNING, store.count_documents_of(&kinds::GOVERNING));
+    let said: BTreeMap<_, _> = committed.states.iter().collect();
+    for (of, (record, sum)) in said.into_iter().filter(|(of, _)| !closed.contains(of)) {
+        let kept = store.states(*of).map(|sum| hex(&sum.to_bytes()));
+        let there = hex(&sums.get(of).copied().unwrap_or_default().to_bytes());
+        if there != *sum || kept.as_ref() != Some(sum) {
+            let why = format!(
+                "they are not those of record {record}: one was put back, taken away or added"
+            );
+            report.findings.push(Finding { what: name(*of), why });
+        }
+    }
+    for (of, record) in &committed.leaps {
+        let why = format!(
+            "record {record} went on from others than the record before it left: one was put back, taken away or added in between"
+        );
+        report.findings.push(Finding { what: name(*of), why });
+    }
 }
 
 /// The root that a path leads to from a leaf; none when the path has the wrong length.

@@ -5,6 +5,7 @@
 
 mod commitment;
 mod group;
+mod multiset;
 mod note;
 mod proof;
 mod receipt;
@@ -13,6 +14,7 @@ mod tree;
 
 pub use commitment::{SALT_BYTES, commitment};
 pub use group::{GroupEntry, group_paths, group_root, verify_group_path};
+pub use multiset::MultisetHash;
 pub use note::{Checkpoint, NoteError, SigningKey, VerifyingKey, open_checkpoint};
 pub use proof::{verify_consistency, verify_inclusion};
 pub use receipt::{Receipt, ReceiptError};

@@ -48,6 +48,8 @@ pub struct EntityWrite {
     pub durable: bool,
     /// Entity and series, when a document is written.
     pub packed: Packed,
+    /// Keyed digest of the state, when a document is written.
+    pub digest: [u8; 32],
     pub evidence: Arc<Evidence>,
 }
 
@@ -133,6 +135,10 @@ pub struct Batch {
     pub sealed: Vec<crate::Sealed>,
     /// A dataset whose history before this instant ends.
     pub retained: Vec<(u32, Time)>,
+    /// Whose keys are deleted next: what lies under them is gone with this commit.
+    pub erased: Vec<Under>,
+    /// As [`crate::Store::states_after`] gives them.
+    pub states: Vec<crate::States>,
     /// A signed checkpoint of the log as it will be or was.
     pub checkpoint: Option<String>,
 }
@@ -148,6 +154,7 @@ impl Batch {
             && self.records.is_empty()
             && self.sealed.is_empty()
             && self.retained.is_empty()
+            && self.erased.is_empty()
             && self.checkpoint.is_none()
     }
 }

@@ -40,6 +40,8 @@ struct Slot {
     per_subject: bool,
     /// The state is ahead of the document on disk by rows that are.
     ahead: bool,
+    /// The document on disk, where that is not what is packed.
+    written: Option<Packed>,
     warm: Mutex<Option<Arc<Held>>>,
 }
 
@@ -174,6 +176,14 @@ impl Entities {
         self.slot(number).map(|slot| slot.dataset)
     }
 
+    /// Dataset, whether its subjects have keys of their own, when it was deleted, and what is packed in
+    /// the document on disk.
+    pub fn written(&self, number: u64) -> Option<(u32, bool, Option<Time>, &Packed)> {
+        let slot = self.slot(number)?;
+        let packed = slot.written.as_ref().unwrap_or(&slot.packed);
+        Some((slot.dataset, slot.per_subject, slot.deleted, packed))
+    }
+
     /// Entities of a dataset whose state is ahead of documents that are not later than a commit.
     pub fn ahead(&self, dataset: u32, upto: u64) -> impl Iterator<Item = u64> + use<'_> {
         let ahead = move |(number, slot): (usize, &Option<Slot>)| {
@@ -251,6 +261,7 @@ impl Entities {
             row,
             per_subject,
             ahead: false,
+            written: None,
             warm: Mutex::default(),
         };
         self.slots[at] = Some(slot);
@@ -348,6 +359,7 @@ impl Entities {
     fn replace(&mut self, number: u64, entity: &Entity) {
         let Some(slot) = self.slot(number) else { return };
         let Some((_, series)) = slot.packed.unpack() else { return };
+        let written = slot.written.as_ref().unwrap_or(&slot.packed).clone();
         let stored = Stored {
             number,
             dataset: slot.dataset,
@@ -358,7 +370,7 @@ impl Entities {
         };
         self.put(stored, entity, &series);
         if let Some(slot) = self.slots.get_mut(index(number)).and_then(Option::as_mut) {
-            slot.ahead = true;
+            (slot.ahead, slot.written) = (true, Some(written));
         }
     }
 

@@ -16,6 +16,7 @@ mod log;
 mod packed;
 mod seal;
 mod segment;
+mod states;
 mod store;
 mod table;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use history::{Point, RawPoint, RichPoint};
 pub use log::LogReader;
 pub use packed::Packed;
 pub use seal::{SealPlan, Sealed};
+pub use states::{GOVERNING, States};
 pub use store::{Now, Options, Store, Usage};
 pub use table::{Current, Field, Glance, Table};
 pub use verify::{DiskManifest, Finding};

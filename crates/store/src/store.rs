@@ -14,10 +14,10 @@ use crate::history::{History, RichPoint};
 use crate::log::write_leaf;
 use crate::segment::{Kept, Place};
 use crate::{Files, Held, Packed, Position, StoreError};
-use journal::{Hash, Tree};
+use journal::{Hash, MultisetHash, Tree};
 use model::{Entity, Time};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vault::{Keyring, Root, Scope, Secret};
@@ -73,6 +73,10 @@ pub struct Store {
     digest_keys: RwLock<HashMap<u32, Secret>>,
     /// Parts of segments that were read of late.
     parts: Kept,
+    /// By dataset, or 0 for what governs: the digest of all states.
+    pub(crate) states: RwLock<HashMap<u32, MultisetHash>>,
+    /// Whose keys are to be deleted, and are not yet.
+    pub(crate) leaving: RwLock<HashSet<Under>>,
 }
 
 struct Head {
@@ -182,7 +186,10 @@ impl Store {
             inbox: AtomicU64::new(0),
             digest_keys: RwLock::default(),
             parts: Kept::default(),
+            states: RwLock::default(),
+            leaving: RwLock::default(),
         };
+        store.load_states()?;
         store.load()?;
         // Not before it is known that nothing lies under a key that a torn line may have held.
         let ring = store.keyring.read();
@@ -324,6 +331,7 @@ impl Store {
                 }
             }
         }
+        self.write_states(&mut writes, &batch)?;
         let mut tree = head.tree.clone();
         for (salt, record) in &batch.records {
             let key = tree.size().to_be_bytes();
@@ -500,6 +508,8 @@ impl Store {
             history.retain(dataset, floor.0);
         }
         drop((entities, history));
+        self.states.write().extend(batch.states.iter().map(|states| (states.of, states.sum)));
+        self.leaving.write().extend(batch.erased);
         let mut documents = self.documents.write();
         for document in batch.documents {
             match document.body {
@@ -571,6 +581,7 @@ impl Store {
         ring.delete(&ids);
         self.files.replace_keyring(&ring.to_bytes())?;
         drop(ring);
+        self.leaving.write().remove(&under);
         self.parts.clear();
         let mut entities = self.entities.write();
         let mut history = self.history.write();

@@ -85,6 +85,7 @@ fn fresh(directory: &TempDir) -> Store {
         series: all,
         deleted: None,
         durable: true,
+        digest: [0; 32],
         evidence: Arc::new(Evidence::default()),
     };
     store.commit(Batch { entities: vec![write], ..Batch::default() }).unwrap();

@@ -7,6 +7,7 @@ use crate::segment::Place;
 use crate::store::{MANIFEST, SEGMENTS, chunk_key};
 use crate::{Packed, Store, StoreError};
 use journal::Hash;
+use std::collections::HashSet;
 
 /// Something on disk that does not fit, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub struct DiskManifest {
 /// An entity's document as it lies on disk.
 pub struct DiskState {
     pub id: String,
+    pub number: u64,
     pub dataset: u32,
     /// Keyed digest of the state, computed anew.
     pub digest: Hash,
@@ -61,7 +63,8 @@ impl Store {
         Ok(found.into_iter().collect())
     }
 
-    /// Every entity document on disk; what does not open becomes a finding.
+    /// Every entity document on disk; what does not open becomes a finding. Gives the datasets with
+    /// documents whose key is closed now.
     ///
     /// # Errors
     /// When the engine cannot read.
@@ -69,12 +72,18 @@ impl Store {
         &self,
         findings: &mut Vec<Finding>,
         each: &mut dyn FnMut(DiskState),
-    ) -> Result<(), StoreError> {
+    ) -> Result<HashSet<u32>, StoreError> {
+        let mut closed = HashSet::new();
         self.engine().scan(Table::Entity, b"", |key, sealed| {
             let entity = u64::from_be_bytes(number(key, 4));
             let what = format!("entity number {entity}");
             match self.unseal_if_open(Table::Entity, key, sealed) {
-                Ok(None) => {}
+                Ok(None) => {
+                    let id = u32::from_be_bytes(number(sealed, 0));
+                    if self.keys().read().contains(id) {
+                        closed.insert(u32::from_be_bytes(number(key, 0)));
+                    }
+                }
                 Ok(Some(plain)) => match EntityDoc::decode(&plain) {
                     Ok((doc, packed)) => each(self.disk_state(&doc, &packed)),
                     Err(error) => findings.push(Finding { what, why: error.to_string() }),
@@ -82,7 +91,8 @@ impl Store {
                 Err(error) => findings.push(Finding { what, why: error.to_string() }),
             }
             Ok(())
-        })
+        })?;
+        Ok(closed)
     }
 
     fn disk_state(&self, doc: &EntityDoc, packed: &Packed) -> DiskState {
@@ -94,6 +104,7 @@ impl Store {
         let digest = self.state_digest(under, doc.number, packed, doc.deleted);
         DiskState {
             id: doc.entity.id.clone(),
+            number: doc.number,
             dataset: doc.dataset,
             digest,
             evidence: doc.evidence.clone(),

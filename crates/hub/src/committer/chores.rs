@@ -1,7 +1,7 @@
 //! What the committer does between groups, in nobody's way: keys encrypted anew or deleted, and
 //! checkpoints published.
 
-use super::{Done, Job};
+use super::{Job, Shred};
 use crate::{Hub, kinds};
 use model::Record;
 use store::{Batch, Under};
@@ -9,7 +9,7 @@ use store::{Batch, Under};
 /// What is to be done once a group is committed.
 pub struct Chores {
     pub rewraps: Vec<(u32, String, Record)>,
-    pub shreds: Vec<(Under, String, String, Option<Done<()>>)>,
+    pub shreds: Vec<Shred>,
     pub checkpoint: bool,
 }
 
@@ -24,7 +24,7 @@ impl Chores {
 
     /// Deletes keys, and then the note that they are to be deleted.
     fn shred(&mut self, hub: &Hub) {
-        for (under, name, dataset, reply) in std::mem::take(&mut self.shreds) {
+        for Shred { under, name, dataset, reply } in std::mem::take(&mut self.shreds) {
             if let Err(error) = hub.store.shred(under) {
                 tracing::error!(%error, dataset, "keys cannot be deleted; again at the next start");
                 if let Some(reply) = reply {

@@ -1,12 +1,12 @@
 //! What a group's record commits to.
 
 use super::Group;
-use crate::recorder::{hex, map, record};
+use crate::recorder::{hex, record};
 use journal::{GroupEntry, Hash, group_paths, leaf_hash};
 use model::{Record, Value, Verb};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use store::{Evidence, Packed, Rows, Under};
+use store::{Batch, Evidence, Packed, Rows, Under};
 
 /// The small tree of a group and what it says of each entity.
 #[derive(Default)]
@@ -16,6 +16,7 @@ pub struct Entries {
     pub per_subject: HashMap<u64, bool>,
     /// Entities that get a document, encoded.
     pub packed: HashMap<u64, Packed>,
+    pub digests: HashMap<u64, Hash>,
     pub of_job: HashMap<usize, (u32, Hash)>,
     /// By leaf: its path to the root.
     pub paths: Vec<Vec<Hash>>,
@@ -54,6 +55,7 @@ impl Group<'_> {
                 let packed = Packed::of(&work.entity, &work.series);
                 let digest = self.hub.store.state_digest(under, work.number, &packed, work.deleted);
                 entries.packed.insert(work.number, packed);
+                entries.digests.insert(work.number, digest);
                 items
                     .entry((work.job, work.dataset))
                     .or_default()
@@ -97,7 +99,7 @@ impl Group<'_> {
         entries
     }
 
-    pub fn group_record(&self, entries: &Entries, rows: &[Rows]) -> Record {
+    pub fn group_record(&self, entries: &Entries, batch: &Batch) -> Record {
         let mut blobs = Vec::new();
         let mut note = |commit: u64, rows: &Rows| {
             for (subject, digest) in rows.digests() {
@@ -110,15 +112,27 @@ impl Group<'_> {
             }
         };
         let commit = self.hub.store.next_commit();
-        rows.iter().for_each(|rows| note(commit, rows));
-        for sealed in &self.sealed {
+        batch.rows.iter().for_each(|rows| note(commit, rows));
+        for sealed in &batch.sealed {
             sealed.residual.iter().for_each(|part| note(sealed.upto, part));
         }
-        let detail = map([
+        let states = batch.states.iter().map(|states| {
+            let mut said = vec![
+                Value::Integer(i64::from(states.of)),
+                Value::from(hex(&states.sum.to_bytes())),
+            ];
+            said.extend(states.before.map(|before| Value::from(hex(&before.to_bytes()))));
+            Value::List(said)
+        });
+        let mut detail = vec![
             ("root", Value::from(hex(&entries.root))),
             ("writes", Value::Integer(entries.leaves.len() as i64)),
             ("blobs", Value::List(blobs)),
-        ]);
+        ];
+        if !batch.states.is_empty() {
+            detail.push(("states", Value::List(states.collect())));
+        }
+        let detail = Value::Map(detail.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
         record(&self.hub.own_session(), Verb::Write, "", self.now, detail)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{city, copy_all, reading, session};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use std::collections::BTreeMap;
 use std::path::Path;
 use store::{Files, Store};
 use tempfile::TempDir;
@@ -165,4 +166,108 @@ async fn a_store_that_was_put_back_is_named() {
     copy_all(&before.path().join("data"), &directory.path().join("data"));
     let found = findings(directory.path(), &vkey, &kept);
     assert!(found[0].contains("opens shorter than what was acknowledged"), "{found:?}");
+}
+
+impl Tables {
+    fn all(&self, table: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let rows = self.table(table).iter().map(|row| row.into_inner().unwrap());
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+}
+
+/// A river that says more than a number: its state is a document.
+fn said(id: &str, text: &str) -> model::Change {
+    let json = format!(
+        r#"{{"id":"{id}","type":"River","level":{{"value":1}},"note":{{"value":"{text}"}}}}"#
+    );
+    let json = ngsild::parse_json(json.as_bytes()).unwrap();
+    let core = ngsild::Context::core();
+    model::Change::Upsert(ngsild::parse_entity(&json, &core, ngsild::Form::Full).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_back_taken_away_or_added_alone() {
+    let (directory, before) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (hub, token) = city(&directory).await;
+    let own = hub.own_session();
+    hub.write(&own, vec![said("urn:x:1", "dry"), said("urn:x:2", "dry")]).await.unwrap();
+    hub.stop().await;
+    drop(hub);
+    copy_all(directory.path(), before.path());
+    let hub = super::start(&directory, 0).await;
+    let own = hub.own_session();
+    hub.write(&own, vec![said("urn:x:1", "flooded"), said("urn:x:3", "dry")]).await.unwrap();
+    let body = serde_json::json!({"login": "gauge"});
+    let act = crate::Act {
+        name: "principal.revoke".into(),
+        body: ngsild::parse_json(body.to_string().as_bytes()).unwrap(),
+    };
+    hub.act(&own, act).await.unwrap();
+    let vkey = hub.vkey();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+
+    let old = Tables::open(before.path());
+    let (entities, documents) = (old.all("entity"), old.all("document"));
+    let states: Vec<_> =
+        old.all("meta").into_iter().filter(|(k, _)| k.starts_with(b"states/")).collect();
+    assert_eq!((entities.len(), states.len()), (2, 2), "rivers, and what governs");
+    drop(old);
+    let first =
+        entities.first_key_value().map(|(key, value)| (key.clone(), value.clone())).unwrap();
+    type Attack = Box<dyn Fn(&Tables)>;
+    let (of_rivers, governs) = ("the entities of dataset `rivers`", "principals, credentials");
+    let attacks: Vec<(&str, &str, Attack)> = vec![
+        ("a state put back", of_rivers, {
+            let (key, value) = first.clone();
+            Box::new(move |t| t.put("entity", &key, &value))
+        }),
+        ("an entity taken away", of_rivers, {
+            let key = first.0.clone();
+            Box::new(move |t| t.table("entity").remove(key.clone()).unwrap())
+        }),
+        ("entities and their digest put back", of_rivers, {
+            let (entities, states) = (entities.clone(), states.clone());
+            Box::new(move |t| {
+                t.all("entity")
+                    .keys()
+                    .for_each(|key| t.table("entity").remove(key.clone()).unwrap());
+                entities.iter().for_each(|(key, value)| t.put("entity", key, value));
+                states.iter().for_each(|(key, value)| t.put("meta", key, value));
+            })
+        }),
+        ("who was revoked put back", governs, {
+            let documents = documents.clone();
+            Box::new(move |t| {
+                let there = t.all("document");
+                let gone = documents.iter().filter(|(key, _)| !there.contains_key(*key));
+                let gone: Vec<_> = gone.collect();
+                assert!(!gone.is_empty(), "a credential was deleted");
+                gone.iter().for_each(|(key, value)| t.put("document", key, value));
+            })
+        }),
+        ("the digest taken away", of_rivers, {
+            let key = states.iter().map(|(key, _)| key.clone()).max().unwrap();
+            Box::new(move |t| t.table("meta").remove(key.clone()).unwrap())
+        }),
+    ];
+    for (name, named, attack) in attacks {
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(directory.path(), copy.path());
+        attack(&Tables::open(copy.path()));
+        let found = findings(copy.path(), &vkey, &kept);
+        assert!(found.iter().any(|line| line.starts_with(named)), "{name}: {found:?}");
+        // A hub that goes on does not make it good, whatever is written next.
+        let hub = super::start(&copy, 0).await;
+        hub.write(&hub.own_session(), vec![said("urn:x:4", "dry")]).await.unwrap();
+        hub.renew_tokens(vec!["gauge".into()], model::Time::MAX).await.ok();
+        hub.stop().await;
+        drop(hub);
+        let found = findings(copy.path(), &vkey, &kept);
+        assert!(found.iter().any(|line| line.starts_with(named)), "{name}, later: {found:?}");
+    }
+    drop(token);
 }
