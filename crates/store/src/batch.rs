@@ -17,6 +17,14 @@ pub enum Under {
     Inbox,
 }
 
+impl Under {
+    /// Of what says something of one subject in a dataset; `per_subject`: its subjects have keys of
+    /// their own.
+    pub fn of(dataset: u32, per_subject: bool, subject: u64) -> Under {
+        if per_subject { Under::Subject(dataset, subject) } else { Under::Dataset(dataset) }
+    }
+}
+
 /// What ties an entity's state to its record: its leaf in the group's small tree.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Evidence {

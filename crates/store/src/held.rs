@@ -61,11 +61,7 @@ impl Derived {
 impl Held {
     /// Whose key it lies under.
     pub fn under(&self) -> Under {
-        if self.per_subject {
-            Under::Subject(self.dataset, self.number)
-        } else {
-            Under::Dataset(self.dataset)
-        }
+        Under::of(self.dataset, self.per_subject, self.number)
     }
 }
 

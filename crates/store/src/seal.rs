@@ -10,7 +10,7 @@ use crate::codec::{self, Blob, ChunkRef, Manifest, PartRef, Segments};
 use crate::engine::{Table, Writes};
 use crate::history::{History, Instances, LONG, Numbers, Open, RawPoint, RichPoint};
 use crate::segment::{self, Builder, Generation, Place};
-use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key, under};
+use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key};
 use crate::{Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
@@ -475,7 +475,7 @@ impl Store {
         })?;
         for (part, rows) in (0u32..).zip(&sealed.residual) {
             for blob in &rows.blobs {
-                let under = under(dataset, sealed.per_subject, blob.subject);
+                let under = Under::of(dataset, sealed.per_subject, blob.subject);
                 let mut key = crate::store::blob_key(dataset, sealed.upto, blob.subject).to_vec();
                 if part > 0 {
                     key.extend_from_slice(&part.to_be_bytes());

@@ -119,7 +119,7 @@ impl Store {
     /// Keyed digest of an entity's document as it lies on disk.
     fn written_digest(&self, entities: &Entities, number: u64) -> Option<Hash> {
         let (dataset, per_subject, deleted, packed) = entities.written(number)?;
-        let under = crate::store::under(dataset, per_subject, number);
+        let under = Under::of(dataset, per_subject, number);
         Some(self.state_digest(under, number, packed, deleted))
     }
 

@@ -379,11 +379,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         for write in batch.entities.iter().filter(|write| write.durable) {
             let key = entity_key(write.dataset, write.number);
-            let under = if write.per_subject {
-                Under::Subject(write.dataset, write.number)
-            } else {
-                Under::Dataset(write.dataset)
-            };
+            let under = Under::of(write.dataset, write.per_subject, write.number);
             let sealed =
                 self.seal(Table::Entity, &key, under, &EntityDoc::encode(write, commit))?;
             self.engine.put(writes, Table::Entity, &key, sealed);
@@ -403,7 +399,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         for rows in &batch.rows {
             for blob in &rows.blobs {
-                let under = under(rows.dataset, rows.per_subject, blob.subject);
+                let under = Under::of(rows.dataset, rows.per_subject, blob.subject);
                 let key = blob_key(rows.dataset, commit, blob.subject);
                 let sealed = self.seal(Table::Recent, &key, under, &blob.plain)?;
                 self.engine.put(writes, Table::Recent, &key, sealed);
@@ -607,11 +603,6 @@ impl Store {
     }
 }
 
-/// Whose key a blob lies under.
-pub(crate) fn under(dataset: u32, per_subject: bool, subject: u64) -> Under {
-    if per_subject { Under::Subject(dataset, subject) } else { Under::Dataset(dataset) }
-}
-
 /// The rows of one dataset as blobs: one, or one a subject.
 pub(crate) fn blobs_of(rows: &[Row], per_subject: bool, time: Time) -> BTreeMap<u64, Blob> {
     let mut blobs: BTreeMap<u64, Blob> = BTreeMap::new();
@@ -652,7 +643,7 @@ impl Store {
     pub fn encode_rows(&self, dataset: u32, per_subject: bool, rows: Vec<Row>, time: Time) -> Rows {
         let encode = |(subject, blob): (u64, Blob)| {
             let plain = blob.encode();
-            let key = self.digest_key(under(dataset, per_subject, subject));
+            let key = self.digest_key(Under::of(dataset, per_subject, subject));
             let digest = key.map_or([0; 32], |key| vault::keyed_digest(&key, &[&plain]));
             Encoded { subject, plain, digest }
         };
@@ -676,7 +667,7 @@ impl Store {
             }
         }
         let digest = |(subject, part): (u64, Vec<u8>)| {
-            let key = self.digest_key(under(dataset, per_subject, subject))?;
+            let key = self.digest_key(Under::of(dataset, per_subject, subject))?;
             Some(vault::keyed_digest(&key, &[&part]))
         };
         parts.into_iter().filter_map(digest).collect()

@@ -96,11 +96,7 @@ impl Store {
     }
 
     fn disk_state(&self, doc: &EntityDoc, packed: &Packed) -> DiskState {
-        let under = if doc.per_subject {
-            Under::Subject(doc.dataset, doc.number)
-        } else {
-            Under::Dataset(doc.dataset)
-        };
+        let under = Under::of(doc.dataset, doc.per_subject, doc.number);
         let digest = self.state_digest(under, doc.number, packed, doc.deleted);
         DiskState {
             id: doc.entity.id.clone(),
@@ -129,11 +125,7 @@ impl Store {
                 Ok(None) => each(dataset, commit, subject, None),
                 Ok(Some(plain)) => match Blob::decode(&plain) {
                     Ok(_) => {
-                        let under = if subject == 0 {
-                            Under::Dataset(dataset)
-                        } else {
-                            Under::Subject(dataset, subject)
-                        };
+                        let under = Under::of(dataset, subject != 0, subject);
                         let digest = self
                             .digest_key(under)
                             .map_or([0; 32], |key| vault::keyed_digest(&key, &[&plain]));

@@ -47,11 +47,7 @@ impl Group<'_> {
             };
             entries.per_subject.insert(work.number, about_people);
             if work.durable {
-                let under = if about_people {
-                    Under::Subject(work.dataset, work.number)
-                } else {
-                    Under::Dataset(work.dataset)
-                };
+                let under = Under::of(work.dataset, about_people, work.number);
                 let packed = Packed::of(&work.entity, &work.series);
                 let digest = self.hub.store.state_digest(under, work.number, &packed, work.deleted);
                 entries.packed.insert(work.number, packed);
