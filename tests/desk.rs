@@ -254,6 +254,21 @@ fn datasets_keep_their_versions_and_tell_how_they_fare() {
     assert_eq!(health["entities"], 1);
     assert_eq!(health["ages"]["entities"], json!([0, 0, 0, 1]));
     assert_eq!(health["filled"][0], json!({"attribute": "currentLevel", "entities": 1}));
+    // What a reader is not shown does not exist here either: neither its name nor its age.
+    let shown = city.get("/api/v1/datasets/rivers/health", "crisis").json();
+    assert_eq!(shown["ages"]["entities"], json!([0, 0, 0, 1]));
+    let mut dataset = city.get("/api/v1/datasets/rivers", "").json();
+    let attributes = dataset["attributes"].as_array_mut().unwrap();
+    let level = attributes.iter_mut().find(|one| one["name"] == "currentLevel").unwrap();
+    level["sensitivity"] = json!("confidential");
+    let asked = city.act("steward", "dataset.put", json!({"dataset": dataset})).json();
+    let approve = format!("/api/v1/acts/{}/approve", asked["pending"].as_str().unwrap());
+    assert_eq!(city.post(&approve, "admin", &json!({})).status, 200);
+    let shown = city.get("/api/v1/datasets/rivers/health", "crisis").json();
+    assert_eq!((shown["entities"].as_u64(), shown["unobserved"].as_u64()), (Some(1), Some(1)));
+    assert!(!shown["filled"].to_string().contains("currentLevel"), "{shown}");
+    let all = city.get("/api/v1/datasets/rivers/health", "steward").json();
+    assert_eq!(all["filled"], health["filled"]);
     // Of people, not even how many is told to those who may not know.
     assert_eq!(city.get("/api/v1/datasets/evacuation/health", "").status, 401);
     for who in ["app", "steward", "crisis:flood-response"] {

@@ -4,7 +4,7 @@ use crate::committer::Job;
 use crate::state::from_json;
 use crate::write::Quarantined;
 use crate::{Hub, HubError, kinds};
-use model::{Action, Kind, Session, Status, Time, Verb};
+use model::{Action, Kind, Name, Session, Sight, Status, Time, Verb};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -73,10 +73,12 @@ impl Hub {
         let snapshot = self.state.snapshot();
         let missing = || HubError::NotFound(format!("there is no dataset `{id}`"));
         let (number, dataset) = snapshot.dataset(id).cloned().ok_or_else(missing)?;
-        let may = |action| self.state.verdict(session, action, number, &dataset).allowed;
+        let decide = |action| self.state.verdict(session, action, number, &dataset);
+        let governs = decide(Action::Govern).allowed || self.may_audit(session);
         let known = session.principal.kind != Kind::Public;
-        let clear = known && may(Action::Read) && !dataset.about_people;
-        if !may(Action::Govern) && !self.may_audit(session) && !clear {
+        let verdict = decide(Action::Read);
+        let sees_some = known && verdict.allowed && !verdict.lens.aggregate_only;
+        if !governs && (!sees_some || dataset.about_people) {
             self.record_refusal(session, Verb::Read, Action::Govern, id).await;
             return Err(self.forbidden(session, Action::Govern, &dataset));
         }
@@ -97,12 +99,13 @@ impl Hub {
             quarantined: self.store.count_documents(kinds::QUARANTINE, &format!("{id}/")) as u64,
             devices: count,
             silent_devices: silent,
-            filled: dataset.attributes.iter().map(|a| (a.name.to_string(), 0)).collect(),
             ..Health::default()
         };
         let (store, now) = (self.store.clone(), self.now());
+        // Of who only reads, what the lens does not show as it is does not exist.
+        let sees = move |name: &Name| governs || verdict.lens.sight(name).0 == Sight::Clear;
         let looked = tokio::task::spawn_blocking(move || {
-            look(&store, number, &dataset, now, &mut health);
+            look(&store, number, &dataset, &sees, now, &mut health);
             health
         });
         looked.await.map_err(|_| HubError::Stopping)
@@ -268,9 +271,13 @@ fn look(
     store: &store::Store,
     number: u32,
     dataset: &model::Dataset,
+    sees: &dyn Fn(&Name) -> bool,
     now: Time,
     health: &mut Health,
 ) {
+    let declared: Vec<&Name> =
+        dataset.attributes.iter().map(|attribute| &attribute.name).filter(|n| sees(n)).collect();
+    health.filled = declared.iter().map(|name| (name.to_string(), 0)).collect();
     let types: Vec<_> = dataset.claims.iter().map(|claim| claim.of_type.clone()).collect();
     let numbers: Vec<u64> = {
         let view = store.now();
@@ -282,10 +289,12 @@ fn look(
         health.looked_at += 1;
         let mut newest = None;
         for attribute in &held.entity.attributes {
+            if !sees(&attribute.name) {
+                continue;
+            }
             let times = attribute.instances.iter().filter_map(|i| i.observed_at);
             newest = times.chain(newest).max();
-            let place = dataset.attributes.iter().position(|a| a.name == attribute.name);
-            if let Some(place) = place {
+            if let Some(place) = declared.iter().position(|name| **name == attribute.name) {
                 health.filled[place].1 += 1;
             }
         }
