@@ -352,18 +352,24 @@ fn a_stream_tells_of_so_many_and_says_that_some_were_left_out() {
         assert!(city.post(UPSERT, "app", &json!(all)).status < 300);
     };
     gauges(1);
-    let stream = Command::new("curl")
-        .args(["-sN", "--max-time", "3", "--cacert", city.ca(), "-H"])
-        .arg(format!("Authorization: Bearer {}", city.token("app")))
-        .arg(format!("{}/api/v1/watch?type=Gauge", city.url()))
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let stream = |who: &str| {
+        Command::new("curl")
+            .args(["-sN", "--max-time", "3", "--cacert", city.ca(), "-H"])
+            .arg(format!("Authorization: Bearer {}", city.token(who)))
+            .arg(format!("{}/api/v1/watch?type=Gauge", city.url()))
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let (owner, other) = (stream("app"), stream("crisis"));
     std::thread::sleep(std::time::Duration::from_millis(1_000));
     gauges(2);
-    let seen = stdout(&stream.wait_with_output().unwrap());
+    let seen = stdout(&owner.wait_with_output().unwrap());
     assert!(seen.contains("event: missed"), "{seen}");
     assert_eq!(seen.matches("urn:ngsi-ld:Gauge:").count(), 2, "{seen}");
+    // Who does not see them does not hear that there were many either.
+    let seen = stdout(&other.wait_with_output().unwrap());
+    assert!(!seen.contains("missed") && !seen.contains("Gauge"), "{seen}");
 }
 
 #[test]

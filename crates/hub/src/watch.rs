@@ -1,6 +1,7 @@
 //! Telling: what was committed goes to everyone who watches, through their lens.
 
 use crate::{Hub, HubError, Seen};
+use guard::Verdict;
 use model::{Action, Entity, Name, Sensitivity, Session};
 use ngsild::Filter;
 use std::collections::BTreeMap;
@@ -197,7 +198,10 @@ impl Watch {
             for event in events.iter().filter(|event| self.filter.concerns(&event.entity)) {
                 let full = moved.len() >= most;
                 match moved.entry(event.number) {
-                    Entry::Vacant(_) if full => missed = true,
+                    // Of what he does not see, he does not hear that there was much of it either.
+                    Entry::Vacant(_) if full => {
+                        missed |= self.shown(event.dataset, &event.attributes).is_some();
+                    }
                     Entry::Vacant(entry) => {
                         entry.insert(Moved {
                             dataset: event.dataset,
@@ -211,6 +215,16 @@ impl Watch {
         }
     }
 
+    /// How a dataset is seen, when a change of these attributes (none: of the whole entity) is.
+    fn shown(&self, number: u32, attributes: &[Name]) -> Option<Arc<Verdict>> {
+        let snapshot = self.hub.state.snapshot();
+        let dataset = snapshot.by_number(number)?;
+        let verdict = self.hub.state.verdict(&self.session, Action::Read, number, dataset);
+        let shown = |name: &Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
+        let seen = attributes.is_empty() || attributes.iter().any(shown);
+        (verdict.allowed && !verdict.lens.aggregate_only && seen).then_some(verdict)
+    }
+
     fn look(&self, moved: BTreeMap<u64, Moved>) -> (Changes, BTreeMap<String, (Sensitivity, i64)>) {
         let mut changes = Changes::default();
         let mut levels: BTreeMap<String, (Sensitivity, i64)> = BTreeMap::new();
@@ -218,15 +232,7 @@ impl Watch {
         for (number, moved) in moved {
             let Some(dataset) = snapshot.by_number(moved.dataset) else { continue };
             let Some(held) = self.hub.store.entity_by_number(number) else { continue };
-            let verdict =
-                self.hub.state.verdict(&self.session, Action::Read, moved.dataset, dataset);
-            if !verdict.allowed || verdict.lens.aggregate_only {
-                continue;
-            }
-            let shown = |name: &Name| verdict.lens.sight(name).0 != model::Sight::Hidden;
-            if !moved.attributes.is_empty() && !moved.attributes.iter().any(shown) {
-                continue;
-            }
+            let Some(verdict) = self.shown(moved.dataset, &moved.attributes) else { continue };
             let seen = Seen::kept(&held, &verdict);
             if !self.filter.matches(&seen) {
                 continue;
