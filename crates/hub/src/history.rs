@@ -1,5 +1,6 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
+use crate::processors::side_by_side;
 use crate::read::Lenses;
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
@@ -154,26 +155,13 @@ impl Hub {
         shown: &[(&Held, Arc<Verdict>)],
         query: &HistoryQuery,
     ) -> Result<Vec<Histories>, HubError> {
-        let of = |part: &[(&Held, Arc<Verdict>)]| {
-            let each = part.iter();
+        let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
+            let each = shown[share].iter();
             each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, &mut 0))
                 .collect::<Result<Vec<Histories>, HubError>>()
-        };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = shown.len().div_ceil(processors);
-        if share < WORTH_A_THREAD {
-            return of(shown);
-        }
-        std::thread::scope(|scope| {
-            let mut parts = shown.chunks(share);
-            let mine = parts.next().unwrap_or_default();
-            let others: Vec<_> = parts.map(|part| scope.spawn(move || of(part))).collect();
-            let mut all = of(mine)?;
-            for other in others {
-                all.extend(other.join().map_err(|_| HubError::Stopping)??);
-            }
-            Ok(all)
-        })
+        });
+        let shares = shares.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(shares.into_iter().flatten().collect())
     }
 
     async fn no_history(

@@ -20,6 +20,7 @@ mod join;
 mod kinds;
 mod limits;
 mod open;
+mod processors;
 mod read;
 mod readings;
 mod receipt;

@@ -3,6 +3,7 @@
 //! Entities that are alike are asked by their columns where the lens shows these as they are;
 //! whatever columns cannot answer is answered by the entity, seen through the lens.
 
+use crate::processors::side_by_side;
 use crate::read::{Lenses, Query};
 use crate::seen::level_of;
 use crate::{Hub, Seen};
@@ -11,11 +12,14 @@ use model::{Entity, Name, Sensitivity, Session, Sight, Value};
 use ngsild::{Columns, Filter, Look, OrderKey, Sieve};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use store::{Held, Now, Table};
 
 /// Entities looked at one by one before all are asked by their columns.
 const WALKED: usize = if cfg!(test) { 8 } else { 512 };
+/// Rows of a table that are worth starting a thread for.
+const WORTH_A_THREAD: usize = if cfg!(test) { 40 } else { 40_000 };
 
 /// What was found, as the session sees it.
 #[derive(Default)]
@@ -38,6 +42,25 @@ struct Plan<'a> {
     level: Sensitivity,
     /// What the answer is ordered by.
     key: Look,
+}
+
+impl Plan<'_> {
+    /// What matches of these rows, and the numbers of those that columns cannot tell of.
+    fn ask(&self, numbers: &[u64], rows: Range<usize>) -> (Vec<Match>, Vec<u64>) {
+        let (mut matches, mut unsure) = (Vec::new(), Vec::new());
+        for (row, number) in rows.clone().zip(&numbers[rows]) {
+            match (self.sieve.test(&self.columns, row), self.key) {
+                (Some(false), _) => {}
+                (Some(true), Look::Number(column)) => {
+                    let key = self.columns.numbers.get(column).and_then(|of| of.get(row));
+                    matches.push(Match { key: key.copied(), number: *number });
+                }
+                (Some(true), Look::Absent) => matches.push(Match { key: None, number: *number }),
+                _ => unsure.push(*number),
+            }
+        }
+        (matches, unsure)
+    }
 }
 
 /// An entity that matches: by what it is ordered, and its surrogate.
@@ -152,23 +175,14 @@ impl<'a> Search<'a> {
             if matches!(plan.sieve, Sieve::Never) {
                 continue;
             }
-            let mut told = 0;
-            for (row, number) in table.numbers().iter().enumerate() {
-                match (plan.sieve.test(&plan.columns, row), plan.key) {
-                    (Some(false), _) => {}
-                    (Some(true), Look::Number(column)) => {
-                        let key = plan.columns.numbers.get(column).and_then(|of| of.get(row));
-                        matches.push(Match { key: key.copied(), number: *number });
-                        told += 1;
-                    }
-                    (Some(true), Look::Absent) => {
-                        matches.push(Match { key: None, number: *number });
-                        told += 1;
-                    }
-                    _ => unsure.push(*number),
-                }
+            let numbers = table.numbers();
+            let shares =
+                side_by_side(numbers.len(), WORTH_A_THREAD, |rows| plan.ask(numbers, rows));
+            for (mut certain, mut others) in shares {
+                self.tell(table.dataset, plan.level, certain.len());
+                matches.append(&mut certain);
+                unsure.append(&mut others);
             }
-            self.tell(table.dataset, plan.level, told);
         }
         for number in unsure {
             let Some((seen, of)) = self.look_at(now.peek(number)) else { continue };

@@ -1,0 +1,45 @@
+//! Long looks are shared among the processors.
+
+use std::ops::Range;
+
+/// Does `work` on `0..count` in shares of at least `worth`, one on each processor, and gives what
+/// came of them in order. A share that is not worth a thread is done here.
+pub fn side_by_side<T: Send>(
+    count: usize,
+    worth: usize,
+    work: impl Fn(Range<usize>) -> T + Sync,
+) -> Vec<T> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = count.div_ceil(processors).max(worth).max(1);
+    if share >= count {
+        return vec![work(0..count)];
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        let shares = (share..count).step_by(share).map(|from| from..count.min(from + share));
+        let others: Vec<_> = shares.map(|range| scope.spawn(move || work(range))).collect();
+        let mut done = vec![work(0..share)];
+        // What ended a thread ends this one too.
+        let join = |other: std::thread::ScopedJoinHandle<'_, T>| {
+            other.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+        };
+        done.extend(others.into_iter().map(join));
+        done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::side_by_side;
+
+    #[test]
+    fn every_one_is_done_once_and_in_order() {
+        for count in [0, 1, 2, 7, 100, 1_001] {
+            for worth in [0, 1, 50, 5_000] {
+                let shares = side_by_side(count, worth, |range| range.collect::<Vec<_>>());
+                let all: Vec<usize> = shares.into_iter().flatten().collect();
+                assert_eq!(all, (0..count).collect::<Vec<_>>(), "{count} in shares of {worth}");
+            }
+        }
+    }
+}
