@@ -1,7 +1,7 @@
 //! Acts: to govern and to command. An act is data: a registered name, a dataset, a body, effects.
 //! Services register theirs; the hub does not list them.
 
-use crate::committer::{Job, Planned, Shred, WriteJob};
+use crate::job::{Job, Planned, Shred, WriteJob};
 use crate::recorder::{hex, map, record};
 use crate::state::to_json;
 use crate::{Hub, HubError, ReceiptRef, kinds};

@@ -10,121 +10,19 @@ mod failed;
 use self::failed::for_ring;
 use crate::Hub;
 use crate::apply::apply;
-use crate::readings::{WriterStep, as_entity, still_fits};
-use journal::Hash;
+use crate::job::{Done, Job, Planned, Shred, WriteJob, WriterStep};
+use crate::readings::{as_entity, still_fits};
 use model::{
     Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Document, Glance, Held, Row, RowValue, Sealed, Series, Step, StoreError, Under};
-use tokio::sync::{mpsc, oneshot};
-
-/// A change that was decided and checked, with the dataset it goes to.
-#[derive(Clone)]
-pub struct Planned {
-    pub change: Change,
-    pub number: u32,
-    pub dataset: Arc<Dataset>,
-    /// An older observation changes only the history.
-    pub late: bool,
-}
-
-/// What became of a write.
-pub struct Committed {
-    pub results: Vec<Result<Outcome, Refusal>>,
-    /// Index of the record that stands for the write; none when nothing was recorded.
-    pub record: Option<u64>,
-    /// It went to the ring: its record comes when that is reconciled.
-    pub in_ring: bool,
-    /// The write's leaf in the record's small tree, and how many leaves that has.
-    pub position: u32,
-    pub group: u32,
-    pub path: Vec<Hash>,
-    pub leaf: Hash,
-}
-
-pub type Done<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// One write.
-pub struct WriteJob {
-    pub writer: u64,
-    pub planned: Vec<Planned>,
-    /// Documents that belong to it: quarantined readings.
-    pub documents: Vec<Document>,
-    /// Records of its own, for acts and for personal data.
-    pub records: Vec<Record>,
-    /// Whether documents changed what decisions rest on.
-    pub governs: bool,
-    /// Keys to delete right after the commit.
-    pub shred: Option<Shred>,
-    /// Numbers that only move states, of so many readings; the changes above come first.
-    pub steps: Vec<WriterStep>,
-    pub readings: usize,
-    /// Of the steps: an older one changes only the history.
-    pub late: bool,
-    pub reply: Done<Committed>,
-}
-
-impl WriteJob {
-    /// A write of nothing yet.
-    pub fn new(writer: u64, reply: Done<Committed>) -> WriteJob {
-        WriteJob {
-            writer,
-            planned: Vec::new(),
-            documents: Vec::new(),
-            records: Vec::new(),
-            governs: false,
-            shred: None,
-            steps: Vec::new(),
-            readings: 0,
-            late: false,
-            reply,
-        }
-    }
-}
-
-/// Keys that are to be deleted for good.
-pub struct Shred {
-    pub under: Under,
-    /// The note's name.
-    pub name: String,
-    pub dataset: String,
-    pub reply: Option<Done<()>>,
-}
+use store::{Glance, Held, Row, RowValue, Sealed, Series, Step};
+use tokio::sync::mpsc;
 
 /// Stands for the hub's own upkeep where a write's number does.
 const UPKEEP: usize = usize::MAX;
-
-/// What the committer is asked for.
-pub enum Job {
-    Write(WriteJob),
-    /// Records alone; the reply is the first one's index.
-    Records {
-        records: Vec<Record>,
-        reply: Option<Done<u64>>,
-    },
-    /// Documents of entities that are ahead of theirs, before a seal: a seal alone would hold up
-    /// everybody for as long as it takes to write all of them.
-    Documents(Vec<u64>),
-    Seal(Box<Sealed>, Record),
-    Retain {
-        dataset: u32,
-        floor: Time,
-        record: Record,
-    },
-    /// Encrypt anew what lies under older keys of a dataset.
-    Rewrap {
-        dataset: u32,
-        id: String,
-        record: Record,
-    },
-    /// Delete keys that an act before the last end was to delete.
-    Shred(Shred),
-    Checkpoint,
-    Stop(oneshot::Sender<()>),
-}
 
 /// An entity in a group, ahead of the store.
 struct Work {

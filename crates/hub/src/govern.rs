@@ -1,8 +1,8 @@
 //! The hub's own acts: principals, credentials, datasets, policies, keys, quarantine.
 
 use crate::act::{ActKind, Effects};
-use crate::committer::{Job, Planned, Shred};
 use crate::health::Version;
+use crate::job::{Job, Planned, Shred};
 use crate::open::hex_digest;
 use crate::recorder::{map, record};
 use crate::state::{CredentialDoc, DatasetDoc, PoliciesDoc, from_json, to_json};

@@ -1,6 +1,6 @@
 //! How the hub and its datasets are: for those who look after them.
 
-use crate::committer::Job;
+use crate::job::Job;
 use crate::state::from_json;
 use crate::write::Quarantined;
 use crate::{Hub, HubError, kinds};

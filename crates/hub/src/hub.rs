@@ -1,7 +1,8 @@
 //! The hub as a whole: what it holds, how it starts and stops.
 
 use crate::act::ActKind;
-use crate::committer::{self, Job};
+use crate::committer;
+use crate::job::Job;
 use crate::recorder::Recorder;
 use crate::state::{Counters, State};
 use crate::watch::Watches;

@@ -3,7 +3,7 @@
 //! included. When the root is open again the changes are done, in the order they came.
 
 use crate::apply::apply;
-use crate::committer::{Committed, Job, Planned, WriteJob};
+use crate::job::{Committed, Job, Planned, WriteJob};
 use crate::recorder::{map, record};
 use crate::state::{from_json, to_json};
 use crate::write::Plan;

@@ -16,6 +16,7 @@ mod health;
 mod history;
 mod hub;
 mod inbox;
+mod job;
 mod join;
 mod kinds;
 mod limits;

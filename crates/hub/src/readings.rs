@@ -2,7 +2,7 @@
 //! there already. Everything is decided and checked as for any other write; what needs more than
 //! that is left to [`Hub::write`], whole.
 
-use crate::committer::{Job, WriteJob};
+use crate::job::{Job, WriteJob, WriterStep};
 use crate::write::Deciding;
 use crate::{Hub, HubError, ItemResult, ReceiptRef, WriteReport};
 use model::{
@@ -11,16 +11,6 @@ use model::{
 use ngsild::{Measured, Reading};
 use std::sync::Arc;
 use store::{Glance, Held, Step, Under};
-
-/// A step of a write, with the reading it came from.
-#[derive(Clone, Copy)]
-pub struct WriterStep {
-    pub step: Step,
-    /// Place of the reading in its message.
-    pub reading: u32,
-    /// The reading named the entity's type: it may bring back one that was deleted meanwhile.
-    pub typed: bool,
-}
 
 /// Whether a step still only moves the state: the entity is as it was when the step was made.
 pub fn still_fits(entity: &Glance<'_>, step: &Step, late: bool) -> bool {

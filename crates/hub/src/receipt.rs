@@ -1,6 +1,6 @@
 //! Receipts: the record's index at once, proof and checkpoint when they exist.
 
-use crate::committer::Committed;
+use crate::job::Committed;
 use crate::recorder::hex;
 use crate::{Hub, HubError};
 use journal::{Receipt, Tree, inclusion_proof};

@@ -1,6 +1,6 @@
 //! Records in proportion to risk and cost: what is counted, and what is written one by one.
 
-use crate::committer::Job;
+use crate::job::Job;
 use crate::{Hub, HubError, TENANT};
 use model::{Action, Decision, Record, Sensitivity, Session, Time, Value, Verb};
 use parking_lot::Mutex;

@@ -176,7 +176,7 @@ impl Hub {
                         .map(|(number, dataset)| (*number, dataset)),
                 };
                 if let Some((number, dataset)) = dataset {
-                    planned.push(crate::committer::Planned {
+                    planned.push(crate::job::Planned {
                         change: Change::Upsert(entity),
                         number,
                         dataset: dataset.clone(),
@@ -193,9 +193,8 @@ impl Hub {
         let made = crate::recorder::record(&own, model::Verb::Upkeep, "", self.now(), detail);
         records.push(made);
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let job = crate::committer::WriteJob::new(1, reply);
-        let job =
-            crate::committer::Job::Write(crate::committer::WriteJob { planned, records, ..job });
+        let job = crate::job::WriteJob::new(1, reply);
+        let job = crate::job::Job::Write(crate::job::WriteJob { planned, records, ..job });
         if self.jobs.try_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
             return;
         }

@@ -1,7 +1,7 @@
 //! The hub's own upkeep, in a thread of its own: checkpoints, counts, sealing, retention.
 
 use crate::Hub;
-use crate::committer::Job;
+use crate::job::Job;
 use crate::recorder::{hex, map, record};
 use model::{Dataset, Value, Verb};
 use std::sync::Arc;

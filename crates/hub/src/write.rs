@@ -1,6 +1,6 @@
 //! Writing: decide, check the data model, and hand over to be committed.
 
-use crate::committer::{Job, Planned, WriteJob};
+use crate::job::{Job, Planned, WriteJob};
 use crate::recorder::{hex, map, record};
 use crate::{Counter, Hub, HubError, ReceiptRef, Why, kinds};
 use model::{

@@ -1,7 +1,7 @@
 //! What the committer does between groups, in nobody's way: keys encrypted anew or deleted, and
 //! checkpoints published.
 
-use super::{Job, Shred};
+use crate::job::{Job, Shred};
 use crate::{Hub, kinds};
 use model::Record;
 use store::{Batch, Under};

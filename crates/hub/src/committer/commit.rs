@@ -3,7 +3,8 @@
 use super::chores::Chores;
 use super::entries::Entries;
 use super::failed::Failed;
-use super::{Committed, Group, Shred, UPKEEP, Work};
+use super::{Group, UPKEEP, Work};
+use crate::job::{Committed, Shred};
 use crate::subscription::Changed;
 use crate::watch::ChangeEvent;
 use crate::{Counter, kinds};

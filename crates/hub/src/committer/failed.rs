@@ -1,8 +1,8 @@
 //! Writes whose commit failed: life-safety ones go on through the ring.
 
-use super::{Committed, Done, Planned, WriteJob};
 use crate::Hub;
-use crate::readings::{WriterStep, as_entity};
+use crate::job::{Committed, Done, Planned, WriteJob, WriterStep};
+use crate::readings::as_entity;
 use crate::watch::ChangeEvent;
 use model::{Change, Entity, Outcome, Refusal};
 use std::collections::HashMap;

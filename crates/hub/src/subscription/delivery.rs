@@ -1,7 +1,7 @@
 //! Delivering notifications: at least once, and in order for each subscription.
 
 use super::{Compiled, Matched, Waiting};
-use crate::committer::{Job, WriteJob};
+use crate::job::{Job, WriteJob};
 use crate::state::from_json;
 use crate::{Counter, Hub, kinds};
 use courier::Courier;

@@ -3,7 +3,8 @@
 //! seed that fails fails again.
 
 use super::{Context, Form, copy_all, dataset, device, now, numbers, parse_entity, parse_json};
-use crate::committer::{self, Job};
+use crate::committer;
+use crate::job::Job;
 use crate::{Act, Hub, HubError, HubOptions, ItemResult, NewPrincipal, Query, Source};
 use model::{Change, Credential, Kind, Principal, Role, Session, Time, Zone};
 use ngsild::Filter;
