@@ -1,7 +1,7 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
+use crate::lenses::Lenses;
 use crate::processors::side_by_side;
-use crate::read::Lenses;
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
 use guard::Verdict;

@@ -1,6 +1,6 @@
 //! Entities that relationships lead to (ETSI GS CIM 009 clause 4.5.23), each through its own lens.
 
-use crate::read::Lenses;
+use crate::lenses::Lenses;
 use crate::{Hub, HubError, Seen};
 use model::{Content, Entity, Sensitivity, Session};
 use ngsild::{Invalid, Linked, MAX_JOIN_LEVELS, Members};

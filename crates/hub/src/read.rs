@@ -2,26 +2,15 @@
 //!
 //! The lens comes before everything: filter, order, count and page see only what it shows.
 
+use crate::lenses::Lenses;
 use crate::recorder::map;
-use crate::search::{Found, Search, numbers_of};
+use crate::search::{Found, Query, Search, numbers_of};
 use crate::{Hub, HubError, Seen, limits};
-use guard::Verdict;
 use model::{Action, Sensitivity, Session, Value, Verb};
-use ngsild::{Filter, OrderKey};
+use ngsild::Filter;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Held;
-
-/// Which entities, and which page of them.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    pub filter: Filter,
-    pub order: Vec<OrderKey>,
-    pub offset: usize,
-    /// None: [`limits::DEFAULT_PAGE`].
-    pub limit: Option<usize>,
-    pub count: bool,
-}
 
 /// What a session sees.
 #[derive(Debug, Default)]
@@ -33,41 +22,6 @@ pub struct Answer {
     pub more: bool,
     /// Index of the record, when one was written before the answer.
     pub record: Option<u64>,
-}
-
-/// The lenses of one session, decided once each.
-pub(crate) struct Lenses<'a> {
-    hub: &'a Hub,
-    session: &'a Session,
-    snapshot: Arc<guard::Snapshot>,
-    decided: HashMap<u32, Option<Arc<Verdict>>>,
-}
-
-impl<'a> Lenses<'a> {
-    pub fn new(hub: &'a Hub, session: &'a Session) -> Lenses<'a> {
-        Lenses { hub, session, snapshot: hub.state.snapshot(), decided: HashMap::new() }
-    }
-
-    /// The verdict on reading a dataset; none when nothing may be seen.
-    pub fn of(&mut self, number: u32) -> Option<Arc<Verdict>> {
-        self.decided
-            .entry(number)
-            .or_insert_with(|| {
-                let dataset = self.snapshot.by_number(number)?;
-                let verdict = self.hub.state.verdict(self.session, Action::Read, number, dataset);
-                verdict.allowed.then_some(verdict)
-            })
-            .clone()
-    }
-
-    /// The entity as the session sees it; none when it does not exist for the session.
-    pub fn see(&mut self, held: &Held) -> Option<Arc<Seen>> {
-        let verdict = self.of(held.dataset)?;
-        let shown = held.deleted.is_none() && !verdict.lens.aggregate_only;
-        shown
-            .then(|| held.derived.get(verdict.id))?
-            .or_else(|| Some(Arc::new(Seen::new(held, &verdict))))
-    }
 }
 
 impl Hub {

@@ -3,8 +3,8 @@
 //! Entities that are alike are asked by their columns where the lens shows these as they are;
 //! whatever columns cannot answer is answered by the entity, seen through the lens.
 
+use crate::lenses::Lenses;
 use crate::processors::side_by_side;
-use crate::read::{Lenses, Query};
 use crate::seen::level_of;
 use crate::{Hub, Seen};
 use guard::Verdict;
@@ -20,6 +20,17 @@ use store::{Held, Now, Table};
 const WALKED: usize = if cfg!(test) { 8 } else { 512 };
 /// Rows of a table that are worth starting a thread for.
 const WORTH_A_THREAD: usize = if cfg!(test) { 40 } else { 40_000 };
+
+/// Which entities, and which page of them.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    pub filter: Filter,
+    pub order: Vec<OrderKey>,
+    pub offset: usize,
+    /// None: [`crate::limits::DEFAULT_PAGE`].
+    pub limit: Option<usize>,
+    pub count: bool,
+}
 
 /// What was found, as the session sees it.
 #[derive(Default)]

@@ -580,7 +580,7 @@ async fn columns_answer_what_entities_would() {
         for session in &sessions {
             let answer = hub.read(session, &query).await.unwrap();
             let mut all = Vec::new();
-            let mut lenses = crate::read::Lenses::new(&hub, session);
+            let mut lenses = crate::lenses::Lenses::new(&hub, session);
             let now = hub.store.now();
             for held in now.of_types(None).filter_map(|number| now.peek(number)) {
                 all.extend(lenses.see(&held).filter(|seen| query.filter.matches(seen)));

@@ -1,10 +1,12 @@
 //! The hub's own API.
 
+use crate::app::App;
 use crate::call::{Call, SESSION_COOKIE, cookie};
 use crate::problem::Problem;
 use crate::words::{Language, say, say_effect};
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hub::{Act, ActReport, Possible};
@@ -12,6 +14,7 @@ use model::{Action, Decision, Principal, Record, Session, Value};
 use ngsild::Invalid;
 use serde_json::json;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 type Handled = Result<Response, Problem>;
@@ -21,8 +24,8 @@ fn text(body: &Value, key: &str) -> Result<String, Problem> {
     Ok(found.ok_or_else(|| Invalid::data(format!("/{key}"), "is missing, or no text"))?.to_owned())
 }
 
-pub async fn openapi() -> Json<serde_json::Value> {
-    Json(crate::openapi::document())
+pub async fn openapi(State(app): State<Arc<App>>) -> Json<serde_json::Value> {
+    Json(app.openapi.get().cloned().unwrap_or_default())
 }
 
 fn who_am_i(call: &Call, session: &Session) -> serde_json::Value {

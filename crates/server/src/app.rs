@@ -1,13 +1,10 @@
-//! What handlers share, and the router over the table of routes.
+//! What handlers share.
 
 use crate::places::Places;
-use crate::routes::ROUTES;
-use axum::Router;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use courier::Courier;
 use hub::Hub;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 /// What handlers share.
 pub struct App {
@@ -25,6 +22,8 @@ pub struct App {
     pub(crate) doors: [Arc<Places>; 2],
     /// The address clients use, without a trailing slash.
     pub base_url: String,
+    /// The description of all routes, once there is a router over them.
+    pub(crate) openapi: OnceLock<serde_json::Value>,
     /// Set when all doors answer.
     pub ready: AtomicBool,
 }
@@ -48,6 +47,7 @@ impl App {
             requests: hub::Durations::default(),
             statuses: Default::default(),
             doors,
+            openapi: OnceLock::new(),
             ready: AtomicBool::new(false),
         }
     }
@@ -56,38 +56,5 @@ impl App {
     pub fn all_limits(&self) -> Vec<hub::Limit> {
         let own = self.hub.limits().all();
         self.limits.all().into_iter().chain(own).chain(hub::FIXED_LIMITS.iter().copied()).collect()
-    }
-}
-
-/// Every route of the table.
-pub fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new();
-    for route in ROUTES {
-        router = router.route(route.path, (route.handler)());
-    }
-    router
-        .fallback(crate::ops::not_found)
-        .method_not_allowed_fallback(crate::ops::not_allowed)
-        .with_state(app)
-}
-
-/// Headers that make browsers careful, on everything.
-pub fn harden(headers: &mut HeaderMap) {
-    let all = [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-        ),
-    ];
-    headers.reserve(all.len());
-    for (name, value) in all {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }

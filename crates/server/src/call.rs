@@ -2,7 +2,7 @@
 //! that all handlers need is checked here, before them.
 
 use crate::app::App;
-use crate::door::seconds;
+use crate::limits::seconds;
 use crate::params::{Params, decode};
 use crate::places::Place;
 use crate::problem::Problem;

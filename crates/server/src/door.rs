@@ -1,10 +1,12 @@
 //! Listening: TLS, connection limits, time limits.
 
-use crate::app::{App, harden, router};
+use crate::app::App;
 use crate::call::Peer;
+use crate::limits::seconds;
 use crate::mqtt;
 use crate::places::Places;
 use crate::problem::Problem;
+use crate::router::{harden, router};
 use crate::words::Language;
 use axum::response::IntoResponse;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -107,11 +109,6 @@ impl Listening {
             drop(tokio::time::timeout(Duration::from_secs(5), task).await);
         }
     }
-}
-
-/// A limit in seconds.
-pub fn seconds(limit: usize) -> Duration {
-    Duration::from_secs(limit as u64)
 }
 
 type Stream = tokio_rustls::server::TlsStream<TcpStream>;

@@ -17,13 +17,15 @@ mod params;
 mod places;
 mod problem;
 mod public;
+mod router;
 mod routes;
 mod words;
 
-pub use app::{App, router};
+pub use app::App;
 pub use console::{CONSOLE_BYTES, is_built as console_is_built};
 pub use door::{Doors, Listening, TlsFiles};
 pub use limits::Limits;
 pub use mqtt::codec as mqtt_codec;
 pub use openapi::document as openapi_document;
+pub use router::router;
 pub use routes::{ROUTES, Route};

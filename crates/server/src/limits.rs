@@ -1,5 +1,7 @@
 //! Limits of the doors; with the hub's own, `tanggul limits` prints them.
 
+use std::time::Duration;
+
 hub::limits! {
     /// The doors' limits.
     Limits {
@@ -26,4 +28,9 @@ hub::limits! {
         /// Records in one page.
         records_page = 1_000, "records", "400";
     }
+}
+
+/// A limit in seconds.
+pub fn seconds(limit: usize) -> Duration {
+    Duration::from_secs(limit as u64)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     EntityWrite, Evidence, Packed, Series, StoreError,
-    history::{RichPoint, Run},
+    points::{RichPoint, Run},
 };
 use model::{Entity, Time};
 use pco::ChunkConfig;

@@ -5,41 +5,14 @@
 
 use crate::StoreError;
 use crate::codec::{self, Blob, ChunkRef, Manifest, Segments};
+use crate::points::{RawPoint, Run};
 use crate::segment::{Generation, Place};
-use model::{Instance, Time};
-use serde::{Deserialize, Serialize};
+use model::Instance;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// A numeric point: microseconds and value.
-pub type RawPoint = (i64, f64);
-
-/// A point of a series of whole instances.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RichPoint {
-    pub series: u32,
-    pub at: i64,
-    pub instance: Instance,
-}
-
-/// A point of either kind.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Point {
-    Number(Time, f64),
-    Rich(Time, Box<Instance>),
-}
-
-impl Point {
-    /// When it was.
-    pub fn at(&self) -> Time {
-        match self {
-            Point::Number(at, _) | Point::Rich(at, _) => *at,
-        }
-    }
-}
 
 /// The place of a series in what is kept by series.
 fn place<T>(all: &mut Vec<Option<T>>, series: u32) -> &mut Option<T> {
@@ -313,20 +286,6 @@ impl History {
         let chunks = self.chunks.get(&series).into_iter().flatten();
         let inside = |chunk: &&Chunk| chunk.reference.first < until && chunk.reference.last >= from;
         chunks.filter(inside).cloned().collect()
-    }
-}
-
-/// Numbers of one series: times in order, and the value at each.
-#[derive(Default)]
-pub struct Run {
-    pub at: Vec<i64>,
-    pub value: Vec<f64>,
-}
-
-impl FromIterator<RawPoint> for Run {
-    fn from_iter<T: IntoIterator<Item = RawPoint>>(points: T) -> Run {
-        let (at, value) = points.into_iter().unzip();
-        Run { at, value }
     }
 }
 

@@ -14,6 +14,7 @@ mod held;
 mod history;
 mod log;
 mod packed;
+mod points;
 mod seal;
 mod segment;
 mod states;
@@ -28,9 +29,9 @@ pub use batch::{Batch, Document, EntityWrite, Evidence, Row, RowValue, Rows, Ste
 pub use error::StoreError;
 pub use files::{Files, Position};
 pub use held::{Derived, Held, Series};
-pub use history::{Point, RawPoint, RichPoint};
 pub use log::LogReader;
 pub use packed::Packed;
+pub use points::{Point, RawPoint, RichPoint};
 pub use seal::{SealPlan, Sealed};
 pub use states::{GOVERNING, States};
 pub use store::{Now, Options, Store, Usage};

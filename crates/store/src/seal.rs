@@ -8,7 +8,8 @@
 use crate::batch::{Row, RowValue, Rows, Under};
 use crate::codec::{self, Blob, ChunkRef, Manifest, PartRef, Segments};
 use crate::engine::{Table, Writes};
-use crate::history::{History, Instances, LONG, Numbers, Open, RawPoint, RichPoint};
+use crate::history::{History, Instances, LONG, Numbers, Open};
+use crate::points::{RawPoint, RichPoint};
 use crate::segment::{self, Builder, Generation, Place};
 use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key};
 use crate::{Store, StoreError};

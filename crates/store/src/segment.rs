@@ -5,7 +5,7 @@
 //! points with those of younger generations that are not much larger (the logarithmic method).
 
 use crate::codec::{Blob, PartRef};
-use crate::history::{RawPoint, RichPoint};
+use crate::points::{RawPoint, RichPoint};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ops::Range;

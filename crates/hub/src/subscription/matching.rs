@@ -2,7 +2,7 @@
 //! to their commit.
 
 use super::{Compiled, Waiting};
-use crate::read::Lenses;
+use crate::lenses::Lenses;
 use crate::recorder::{map, record};
 use crate::seen::level_of;
 use crate::state::to_json;

@@ -2,7 +2,8 @@
 
 use crate::codec::{self, Blob};
 use crate::engine::Table;
-use crate::history::{Chunk, Instances, Open, Point, RawPoint, RichPoint, Sealed, each_run};
+use crate::history::{Chunk, Instances, Open, Sealed, each_run};
+use crate::points::{Point, RawPoint, RichPoint};
 use crate::segment::{Place, numbers_of, rich_of};
 use crate::store::chunk_key;
 use crate::{Glance, Held, Series, Store, StoreError, Table as Alike};
