@@ -1,10 +1,10 @@
 // Who is here, for what, and whether the hub can be reached.
 
-import type { Session } from "./api";
+import type { components } from "../generated/api";
 
 export const session = $state({
   /** None until it is known. */
-  who: null as Session | null,
+  who: null as components["schemas"]["Session"] | null,
   purpose: stored(),
   /** The sign-in ended while somebody was at work. */
   expired: false,
