@@ -39,6 +39,6 @@ pub use table::{Current, Field, Glance, Table};
 pub use verify::{DiskManifest, Finding};
 
 /// Version of the layout on disk; written into `DIR/format`.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The oldest version that is still opened; its directories become the current one's.
 pub const OLDEST_FORMAT: u32 = 1;
