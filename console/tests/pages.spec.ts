@@ -113,3 +113,26 @@ test("what is printed is the report, not its tools", async ({ as }) => {
   await expect(page.locator("nav").first()).toBeHidden();
   await expect(page.locator("button.purpose")).toBeHidden();
 });
+
+test("one thing alone is shown on the map, and so is one that comes before the map has a size", async ({ as }) => {
+  const { page, complaints } = await as("crisis", "/#/datasets", { purpose: "flood-response" });
+  await page.route("**/ngsi-ld/v1/entities?*", async (route) => {
+    const [first] = new URL(route.request().url()).searchParams.get("type") === "FloodMonitoring" ? [GAUGE] : [];
+    const answer = first ? await page.request.get(`/ngsi-ld/v1/entities/${first}`, { headers: route.request().headers() }) : null;
+    await route.fulfill({ json: answer ? [await answer.json()] : [] });
+  });
+  // What it shows comes by the first answer alone.
+  await page.route("**/api/v1/watch*", (route) => route.fulfill({ contentType: "text/event-stream", body: "event: open\ndata: []\n\n" }));
+  await page.goto("/#/city");
+  await expect(page.locator("tbody tr").first()).toBeVisible();
+  await page.locator(".tools button").first().click();
+  await page.goto("/#/datasets");
+  await page.setViewportSize({ width: 40, height: 600 });
+  await page.goto("/#/city");
+  await expect(page.locator("tbody tr").first()).toBeAttached();
+  await expect(page.locator(".map canvas")).toHaveCount(1);
+  await page.setViewportSize({ width: 1024, height: 600 });
+  await expect(page.locator(".map canvas")).toBeVisible();
+  await page.locator(".tools button").last().click();
+  expect(complaints).toEqual([]);
+});
