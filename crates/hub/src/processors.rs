@@ -1,6 +1,13 @@
 //! Long looks are shared among the processors.
 
 use std::ops::Range;
+use std::sync::OnceLock;
+
+/// Asked for once: the system reads files to tell.
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Does `work` on `0..count` in shares of at least `worth`, one on each processor, and gives what
 /// came of them in order. A share that is not worth a thread is done here.
@@ -9,8 +16,7 @@ pub fn side_by_side<T: Send>(
     worth: usize,
     work: impl Fn(Range<usize>) -> T + Sync,
 ) -> Vec<T> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = count.div_ceil(processors).max(worth).max(1);
+    let share = count.div_ceil(processors()).max(worth).max(1);
     if share >= count {
         return vec![work(0..count)];
     }

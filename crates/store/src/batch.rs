@@ -143,7 +143,8 @@ pub struct Batch {
     pub sealed: Vec<crate::Sealed>,
     /// A dataset whose history before this instant ends.
     pub retained: Vec<(u32, Time)>,
-    /// Whose keys are deleted next: what lies under them is gone with this commit.
+    /// Whose keys are deleted next: from this commit on, no digest of states counts what lies under
+    /// them.
     pub erased: Vec<Under>,
     /// As [`crate::Store::states_after`] gives them.
     pub states: Vec<crate::States>,

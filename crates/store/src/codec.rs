@@ -1,4 +1,4 @@
-//! Layouts on disk, version 1. Everything here is encrypted before it is written.
+//! Layouts on disk. Everything here is encrypted before it is written.
 
 use crate::{
     EntityWrite, Evidence, Packed, Series, StoreError,

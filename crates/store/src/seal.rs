@@ -536,7 +536,7 @@ impl Store {
         if count == 0 {
             return Ok(Some(ids));
         }
-        self.engine().commit(writes)?;
+        self.write(writes)?;
         Ok(None)
     }
 
@@ -545,15 +545,18 @@ impl Store {
         !self.keys().read().superseded(vault::Scope::Dataset(dataset)).is_empty()
     }
 
-    /// Deletes keys under which [`Store::rewrap`] found nothing left. Not whatever is older by now: a
-    /// key that was the current one when it looked has everything under it.
+    /// Deletes keys, such as those under which [`Store::rewrap`] found nothing left. Not whatever is
+    /// older by now: a key that was the current one when it looked has everything under it.
     ///
     /// # Errors
-    /// When the keyring cannot be replaced.
+    /// When the keyring cannot be replaced; the keys are still there then.
     pub fn drop_keys(&self, ids: &[u32]) -> Result<(), StoreError> {
         let mut ring = self.keys().write();
-        ring.delete(ids);
-        self.files().replace_keyring(&ring.to_bytes())
+        let mut left = ring.clone();
+        left.delete(ids);
+        self.files().replace_keyring(&left.to_bytes())?;
+        *ring = left;
+        Ok(())
     }
 }
 

@@ -87,6 +87,11 @@ impl Store {
         after.into_values().collect()
     }
 
+    /// Keys that an act before the last end was to delete: what lies under them is not counted.
+    pub fn leave(&self, under: Under) {
+        self.leaving.write().insert(under);
+    }
+
     /// What is known of a dataset's states, or of what governs; none when nothing was said of it yet.
     pub fn states(&self, of: u32) -> Option<MultisetHash> {
         self.states.read().get(&of).copied()

@@ -290,9 +290,7 @@ impl Store {
     /// # Errors
     /// When the store is poisoned, the disk is full or a key is missing; nothing is changed then.
     pub fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(StoreError::Poisoned("an earlier write or fsync failed".into()));
-        }
+        self.check_writable()?;
         if self.files.free_bytes() < self.options.min_free_bytes {
             return Err(StoreError::Full(self.options.min_free_bytes >> 20));
         }
@@ -356,10 +354,7 @@ impl Store {
         let meta = [position.commits, position.records, next_entity, next_series];
         let meta = meta.map(u64::to_be_bytes).concat();
         self.engine.put(&mut writes, Table::Meta, b"head", meta);
-        if let Err(error) = self.engine.commit(writes) {
-            self.poisoned.store(true, Ordering::Release);
-            return Err(StoreError::Poisoned(error.to_string()));
-        }
+        self.write(writes)?;
         head.tree = tree;
         self.next_entity.store(next_entity, Ordering::Release);
         self.apply(batch, commit);
@@ -370,6 +365,22 @@ impl Store {
             tracing::error!(%error, "the position file cannot be written");
         }
         Ok(commit)
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if self.is_poisoned() {
+            return Err(StoreError::Poisoned("an earlier write or fsync failed".into()));
+        }
+        Ok(())
+    }
+
+    /// Everything that is written goes this way: after a failed write or fsync nothing is, any more.
+    pub(crate) fn write(&self, writes: Writes) -> Result<(), StoreError> {
+        self.check_writable()?;
+        self.engine.commit(writes).map_err(|error| {
+            self.poisoned.store(true, Ordering::Release);
+            StoreError::Poisoned(error.to_string())
+        })
     }
 
     fn write_entities(
@@ -572,12 +583,9 @@ impl Store {
         for held in &gone {
             self.engine.remove(&mut writes, Table::Meta, &self.id_key(&held.entity.id));
         }
-        self.engine.commit(writes)?;
-        let mut ring = self.keyring.write();
-        let ids = ring.of_scope(Self::scope_of(under));
-        ring.delete(&ids);
-        self.files.replace_keyring(&ring.to_bytes())?;
-        drop(ring);
+        self.write(writes)?;
+        let ids = self.keyring.read().of_scope(Self::scope_of(under));
+        self.drop_keys(&ids)?;
         self.leaving.write().remove(&under);
         self.parts.clear();
         let mut entities = self.entities.write();

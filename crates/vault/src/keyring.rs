@@ -50,6 +50,7 @@ struct Line {
     wrapped: Vec<u8>,
 }
 
+#[derive(Clone)]
 struct Held {
     scope: Scope,
     root: Root,
@@ -66,6 +67,7 @@ const SECTOR: usize = 512;
 const MAGIC: &[u8; 8] = b"TGKEYS01";
 
 /// All data keys.
+#[derive(Clone)]
 pub struct Keyring {
     operational: Secret,
     sensitive: Option<Secret>,

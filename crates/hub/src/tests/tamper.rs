@@ -188,7 +188,7 @@ fn said(id: &str, text: &str) -> model::Change {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_put_back_taken_away_or_added_alone() {
     let (directory, before) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (hub, token) = city(&directory).await;
+    let (hub, _) = city(&directory).await;
     let own = hub.own_session();
     hub.write(&own, vec![said("urn:x:1", "dry"), said("urn:x:2", "dry")]).await.unwrap();
     hub.stop().await;
@@ -269,5 +269,45 @@ async fn nothing_is_put_back_taken_away_or_added_alone() {
         let found = findings(copy.path(), &vkey, &kept);
         assert!(found.iter().any(|line| line.starts_with(named)), "{name}, later: {found:?}");
     }
-    drop(token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = super::start(&directory, 0).await;
+    let mut people = super::dataset("people", "Person", false);
+    people.about_people = true;
+    hub.bootstrap_datasets(vec![people]).await.unwrap();
+    let own = hub.own_session();
+    let person = |id: &str, text: &str| {
+        let json = format!(r#"{{"id":"{id}","type":"Person","note":{{"value":"{text}"}}}}"#);
+        let json = ngsild::parse_json(json.as_bytes()).unwrap();
+        let core = ngsild::Context::core();
+        model::Change::Upsert(ngsild::parse_entity(&json, &core, ngsild::Form::Full).unwrap())
+    };
+    hub.write(&own, vec![person("urn:x:1", "a"), person("urn:x:2", "a")]).await.unwrap();
+    let body = serde_json::json!({"dataset": "people", "entity": "urn:x:1"});
+    let act = crate::Act {
+        name: "subject.erase".into(),
+        body: ngsild::parse_json(body.to_string().as_bytes()).unwrap(),
+    };
+    // The keyring cannot be replaced: the act is recorded, and the key is still there.
+    let (keys, away) = (directory.path().join("data.keys"), directory.path().join("away"));
+    std::fs::rename(&keys, &away).unwrap();
+    assert!(hub.act(&own, act).await.is_err());
+    std::fs::rename(&away, &keys).unwrap();
+    // Somebody writes to who is to be forgotten, and to somebody else.
+    hub.write(&own, vec![person("urn:x:1", "b"), person("urn:x:2", "b")]).await.unwrap();
+    let vkey = hub.vkey();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new(), "still to be done");
+    let hub = super::start(&directory, 0).await;
+    hub.write(&hub.own_session(), vec![person("urn:x:2", "c")]).await.unwrap();
+    assert!(hub.store.entity("urn:x:1").is_none(), "done at the start");
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
 }
