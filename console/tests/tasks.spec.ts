@@ -1,7 +1,7 @@
 // The ten main tasks, by keyboard alone (docs/console.md lists them), and what a newcomer does.
 
 import { readFileSync } from "node:fs";
-import type { Page } from "@playwright/test";
+import type { APIRequestContext, Page } from "@playwright/test";
 import { PASSWORD } from "./setup";
 import { city, expect, test } from "./support";
 
@@ -144,29 +144,50 @@ test.describe("by keyboard alone", () => {
   });
 });
 
+/** A level of a gauge that the simulated devices do not know. */
+function measured(request: APIRequestContext, gauge: string, level: number) {
+  return request.post(`${city().https}/ngsi-ld/v1/entityOperations/upsert?options=update`, {
+    ignoreHTTPSErrors: true,
+    headers: { Authorization: `Bearer ${city().tokens.device}` },
+    data: [
+      {
+        id: `urn:ngsi-ld:FloodMonitoring:${gauge}`,
+        type: "FloodMonitoring",
+        currentLevel: { value: level, observedAt: new Date().toISOString(), unitCode: "CMT" },
+        dangerLevel: { value: 500, unitCode: "CMT" },
+      },
+    ],
+  });
+}
+
 test("a value that changes is seen within a second, without reload", async ({ as, request }) => {
   const { page } = await as("crisis", "/#/city");
   await expect(page.getByText("● Live")).toBeVisible();
-  const send = (level: number) =>
-    request.post(`${city().https}/ngsi-ld/v1/entityOperations/upsert?options=update`, {
-      ignoreHTTPSErrors: true,
-      headers: { Authorization: `Bearer ${city().tokens.device}` },
-      data: [
-        {
-          id: "urn:ngsi-ld:FloodMonitoring:demo-live",
-          type: "FloodMonitoring",
-          currentLevel: { value: level, observedAt: new Date().toISOString(), unitCode: "CMT" },
-          dangerLevel: { value: 500, unitCode: "CMT" },
-        },
-      ],
-    });
-  expect((await send(77)).status()).toBeLessThan(300);
+  expect((await measured(request, "demo-live", 77)).status()).toBeLessThan(300);
   await expect(page.getByText("77 cm")).toBeVisible();
-  await send(501);
+  await measured(request, "demo-live", 501);
   const since = Date.now();
   await expect(page.getByText("501 cm")).toBeVisible();
   expect(Date.now() - since).toBeLessThan(1_500);
   await expect(page.locator("tr", { hasText: "501 cm" }).locator(".alarm").first()).toHaveText("Alarm");
+});
+
+test("a change that comes while everything is asked for is not hidden by an older answer", async ({ as, request }) => {
+  const { page } = await as("crisis", "/#/datasets");
+  expect((await measured(request, "demo-race", 41)).status()).toBeLessThan(300);
+  let asked = 0;
+  await page.route(/entities\?.*type=FloodMonitoring/, async (route) => {
+    const answer = await route.fetch();
+    asked += 1;
+    // The answer is on its way while the level changes, and the stream is faster.
+    expect((await measured(request, "demo-race", 43)).status()).toBeLessThan(300);
+    await new Promise((done) => setTimeout(done, 1_500));
+    await route.fulfill({ response: answer });
+  });
+  await page.goto("/#/city");
+  await expect(page.getByText("43 cm")).toBeVisible();
+  await expect(page.getByText("41 cm")).toHaveCount(0);
+  expect(asked).toBe(1);
 });
 
 test("a reading that did not fit is mended and accepted", async ({ as, request }) => {
