@@ -316,6 +316,26 @@ pub struct Mqtt {
 impl Mqtt {
     /// Connects and signs in; none when that does not work, as while the city is down.
     pub fn connect(city: &City, login: &str, token: &str) -> Option<Mqtt> {
+        let mut client = Mqtt::dial(city)?;
+        client.send(&connect_packet(login, token))?;
+        (client.answer()? == [0x20, 2, 0, 0]).then_some(client)
+    }
+
+    /// Connects, signs in and publishes in one write, as clients do that wait for nothing; the two answers.
+    pub fn all_at_once(
+        city: &City,
+        login: &str,
+        token: &str,
+        topic: &str,
+        payload: &str,
+    ) -> Option<[[u8; 4]; 2]> {
+        let mut client = Mqtt::dial(city)?;
+        let publish = packet(0x32, &[text(topic).as_slice(), &[0, 1], payload.as_bytes()]);
+        client.send(&[connect_packet(login, token), publish].concat())?;
+        Some([client.answer()?, client.answer()?])
+    }
+
+    fn dial(city: &City) -> Option<Mqtt> {
         use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(city.ca()).unwrap()).unwrap();
@@ -329,32 +349,43 @@ impl Mqtt {
         let connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
         let port = city.mqtt_port().parse().unwrap();
         let socket = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-        let mut client = Mqtt { stream: rustls::StreamOwned::new(connection, socket), next: 0 };
-        let head = [text("MQTT").as_slice(), &[4, 0xc2, 0, 0]].concat();
-        let body = [head, text("test"), text(login), text(token)].concat();
-        let answer = client.exchange(0x10, &body)?;
-        (answer == [0x20, 2, 0, 0]).then_some(client)
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        Some(Mqtt { stream: rustls::StreamOwned::new(connection, socket), next: 0 })
     }
 
     /// Publishes at quality of service 1; none unless it is acknowledged.
     pub fn publish(&mut self, topic: &str, payload: &str) -> Option<()> {
         self.next = self.next.wrapping_add(1).max(1);
         let id = self.next.to_be_bytes();
-        let body = [text(topic).as_slice(), &id, payload.as_bytes()].concat();
-        (self.exchange(0x32, &body)? == [0x40, 2, id[0], id[1]]).then_some(())
+        self.send(&packet(0x32, &[text(topic).as_slice(), &id, payload.as_bytes()]))?;
+        (self.answer()? == [0x40, 2, id[0], id[1]]).then_some(())
     }
 
-    /// Sends a packet of less than 16 KiB and reads an answer of four bytes.
-    fn exchange(&mut self, kind: u8, body: &[u8]) -> Option<[u8; 4]> {
-        use std::io::{Read, Write};
-        let length = u16::try_from(body.len()).unwrap();
-        let length = [(length & 127) as u8 | 128, (length >> 7) as u8];
-        self.stream.write_all(&[&[kind], length.as_slice(), body].concat()).ok()?;
-        self.stream.flush().ok()?;
+    fn send(&mut self, packets: &[u8]) -> Option<()> {
+        use std::io::Write;
+        self.stream.write_all(packets).ok()?;
+        self.stream.flush().ok()
+    }
+
+    /// An answer of four bytes: a CONNACK or a PUBACK of version 3.1.1.
+    fn answer(&mut self) -> Option<[u8; 4]> {
+        use std::io::Read;
         let mut answer = [0; 4];
         self.stream.read_exact(&mut answer).ok()?;
         Some(answer)
     }
+}
+
+fn connect_packet(login: &str, token: &str) -> Vec<u8> {
+    let head = [text("MQTT").as_slice(), &[4, 0xc2, 0, 0]].concat();
+    packet(0x10, &[&head, &text("test"), &text(login), &text(token)])
+}
+
+/// A packet of less than 16 KiB.
+fn packet(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let length = u16::try_from(body.len()).unwrap();
+    [&[kind, (length & 127) as u8 | 128, (length >> 7) as u8], body.as_slice()].concat()
 }
 
 fn text(text: &str) -> Vec<u8> {

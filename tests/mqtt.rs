@@ -1,7 +1,7 @@
 //! The MQTT door, with a client nobody here wrote: acknowledged when durable, refused with a reason,
 //! set apart when it does not fit, and closed to the revoked within a second.
 
-use crate::harness::City;
+use crate::harness::{City, Mqtt};
 use serde_json::json;
 use std::process::{Command, Output};
 
@@ -73,6 +73,22 @@ fn both_versions_and_all_forms() {
     assert!(bare.status.success(), "{}", said(&bare));
     let seen = city.get(&format!("/ngsi-ld/v1/entities/{id}?options=keyValues"), "").json();
     assert_eq!(seen["currentLevel"], json!(4.5));
+}
+
+/// Clause 3.1.4 lets a client send on before its CONNACK; nothing more comes that would wake the hub.
+#[test]
+fn what_came_with_the_connect_is_answered() {
+    let city = City::start();
+    let id = "urn:ngsi-ld:FloodMonitoring:demo-2";
+    let level = |level: u32| {
+        json!({ "id": id, "type": "FloodMonitoring", "currentLevel": level }).to_string()
+    };
+    let sent = Mqtt::all_at_once(&city, "device", &city.token("device"), "in/rivers", &level(7));
+    assert_eq!(sent, Some([[0x20, 2, 0, 0], [0x40, 2, 0, 1]]));
+    let refused = Mqtt::all_at_once(&city, "device", "not-a-token", "in/rivers", &level(8));
+    assert_eq!(refused, None, "a CONNACK, then the end");
+    let seen = city.get(&format!("/ngsi-ld/v1/entities/{id}?options=keyValues"), "").json();
+    assert_eq!(seen["currentLevel"], json!(7));
 }
 
 #[test]

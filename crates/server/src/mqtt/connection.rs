@@ -51,6 +51,15 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
         seconds => u64::from(seconds) * 3 / 2,
     };
     loop {
+        // What came with the CONNECT is there before anything more is read (clause 3.1.4).
+        match connection.work(&token).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(Malformed(code, what)) => {
+                tracing::debug!(what, "an MQTT connection is closed");
+                return connection.end(code).await;
+            }
+        }
         let more = tokio::select! {
             more = tokio::time::timeout(Duration::from_secs(silence), connection.read()) => more,
             _ = stopped.changed() => return connection.end(reason::SERVER_SHUTTING_DOWN).await,
@@ -59,14 +68,6 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
             Err(_) => return connection.end(reason::KEEP_ALIVE_TIMEOUT).await,
             Ok(false) => return,
             Ok(true) => {}
-        }
-        match connection.work(&token).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(Malformed(code, what)) => {
-                tracing::debug!(what, "an MQTT connection is closed");
-                return connection.end(code).await;
-            }
         }
     }
 }
