@@ -6,7 +6,8 @@ import { connection } from "./session.svelte";
 
 export interface Listener {
   /** Asks for everything there is. What changes meanwhile is told when it is done, so that no answer of
-   * before hides it; changes of before are in it, for it is asked once the stream is there. */
+   * before hides it; changes of before are in it, for it is asked once the stream is there.
+   * It says itself what goes wrong. */
   load(): Promise<void>;
   changed(entities: Entity[]): void;
   gone(ids: string[]): void;

@@ -24,6 +24,17 @@ pub const INBOX: u8 = 13;
 /// Datasets as they were: `id/version`.
 pub const DATASET_VERSION: u8 = 14;
 
-/// Kinds that say who may do what: every record of a commit that changes one says what they are together.
-pub const GOVERNING: [u8; 8] =
-    [DATASET, POLICIES, PRINCIPAL, CREDENTIAL, PASSWORD, PENDING, PURPOSE, DATASET_VERSION];
+/// Kinds that say who may do what, what is sent to whom, and what names mean: every record of a commit
+/// that changes one says what they are together.
+pub const GOVERNING: [u8; 10] = [
+    DATASET,
+    POLICIES,
+    PRINCIPAL,
+    CREDENTIAL,
+    PASSWORD,
+    SUBSCRIPTION,
+    CONTEXT,
+    PENDING,
+    PURPOSE,
+    DATASET_VERSION,
+];

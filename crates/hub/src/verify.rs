@@ -440,7 +440,9 @@ fn verify_states(
             from_json::<DatasetDoc>(body).is_ok_and(|dataset| dataset.number == of)
         });
         match dataset {
-            _ if of == GOVERNING => "principals, credentials, datasets and policies".to_owned(),
+            _ if of == GOVERNING => {
+                "principals, credentials, datasets, policies, subscriptions and contexts".to_owned()
+            }
             Some((id, _)) => format!("the entities of dataset `{id}`"),
             None => format!("the entities of dataset number {of}"),
         }

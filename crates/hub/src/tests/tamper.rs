@@ -271,6 +271,50 @@ async fn nothing_is_put_back_taken_away_or_added_alone() {
     }
 }
 
+/// What was ended and is put back would send to whom it may not, or read names as they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_ended_is_put_back() {
+    let courier = courier::Courier::new(vec!["127.0.0.1".into()]).unwrap();
+    for of_subscription in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let (hub, _) = city(&directory).await;
+        let own = hub.own_session();
+        let id = if of_subscription {
+            let body = serde_json::json!({"type": "Subscription", "entities": [{"type": "River"}],
+                "notification": {"endpoint": {"uri": "http://127.0.0.1:9/"}}});
+            let body = ngsild::parse_json(body.to_string().as_bytes()).unwrap();
+            hub.subscribe(&own, body, model::Value::Null, &courier).await.unwrap()
+        } else {
+            let body = br#"{"@context": {"River": "urn:x:River"}}"#;
+            hub.host_context(&own, ngsild::parse_json(body).unwrap()).await.unwrap()
+        };
+        hub.stop().await;
+        drop(hub);
+        let before = Tables::open(directory.path()).all("document");
+        let hub = super::start(&directory, 0).await;
+        if of_subscription {
+            hub.unsubscribe(&own, &id).await.unwrap();
+        } else {
+            hub.drop_context(&own, &id).await.unwrap();
+        }
+        let vkey = hub.vkey();
+        let (size, root) = hub.store.log_root();
+        let kept = hub.signing.sign(size, &root);
+        hub.stop().await;
+        drop(hub);
+        assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+        {
+            let tables = Tables::open(directory.path());
+            let there = tables.all("document");
+            let gone: Vec<_> = before.iter().filter(|(key, _)| !there.contains_key(*key)).collect();
+            assert_eq!(gone.len(), 1, "the one that was ended");
+            gone.iter().for_each(|(key, value)| tables.put("document", key, value));
+        }
+        let found = findings(directory.path(), &vkey, &kept);
+        assert!(found.iter().any(|line| line.contains("subscriptions and contexts")), "{found:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit() {
     let directory = tempfile::tempdir().unwrap();
