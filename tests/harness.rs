@@ -309,7 +309,7 @@ pub fn recorded() -> Option<PathBuf> {
 
 /// A client of the MQTT door that publishes one reading after the other (version 3.1.1).
 pub struct Mqtt {
-    stream: rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>,
+    stream: Tls,
     next: u16,
 }
 
@@ -336,21 +336,16 @@ impl Mqtt {
     }
 
     fn dial(city: &City) -> Option<Mqtt> {
-        use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(city.ca()).unwrap()).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
-        let port = city.mqtt_port().parse().unwrap();
-        let socket = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-        socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
-        Some(Mqtt { stream: rustls::StreamOwned::new(connection, socket), next: 0 })
+        Some(Mqtt { stream: tls(city, &city.mqtt_port())?, next: 0 })
+    }
+
+    /// Asks whether the city is there; the answer's kind, none when the connection has ended.
+    pub fn ping(&mut self) -> Option<u8> {
+        use std::io::Read;
+        self.send(&[0xc0, 0])?;
+        let mut answer = [0; 2];
+        self.stream.read_exact(&mut answer).ok()?;
+        Some(answer[0])
     }
 
     /// Publishes at quality of service 1; none unless it is acknowledged.
@@ -374,6 +369,27 @@ impl Mqtt {
         self.stream.read_exact(&mut answer).ok()?;
         Some(answer)
     }
+}
+
+/// A connection to a door, that says what a test wants and when.
+pub type Tls = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;
+
+/// Connects to a door of the city; none when that does not work.
+pub fn tls(city: &City, port: &str) -> Option<Tls> {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(city.ca()).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let socket = std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).ok()?;
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    Some(rustls::StreamOwned::new(connection, socket))
 }
 
 fn connect_packet(login: &str, token: &str) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Crowds, slow senders, bombs and noise at the doors: cut at the named limits, others go on.
 
-use crate::harness::{City, stdout};
+use crate::harness::{City, stdout, tls};
+use serde_json::{Value, json};
 use std::process::Command;
 
 #[test]
@@ -25,4 +26,104 @@ fn others_are_served_whoever_means_harm() {
     assert_eq!(found["newcomers"], 20, "{found}");
     assert!(found["slow_cut_after_s"].as_f64().unwrap() < 40.0, "{found}");
     city.verify_clean();
+}
+
+/// A browser that is closed, or somebody who resets the stream on purpose: what an act does one after
+/// another is done to its end, so that memory and disk say the same.
+#[test]
+fn whoever_goes_away_leaves_nothing_half_done() {
+    use std::io::Write;
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[egress]\nallow = [\"127.0.0.1\"]\n").unwrap();
+    let mut city = City::start_with(&["--config", config.path().to_str().unwrap()]);
+    let port = city.url().rsplit(':').next().unwrap().to_owned();
+    let subscription =
+        json!({"type": "Subscription", "entities": [{"type": "T"}], "notification": {
+        "endpoint": {"uri": "http://127.0.0.1:1/"}}})
+        .to_string();
+    let head = format!(
+        "POST /ngsi-ld/v1/subscriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        city.token("app"),
+        subscription.len()
+    );
+    for wait in 0..40 {
+        let mut stream = tls(&city, &port).unwrap();
+        stream.write_all(&[head.as_bytes(), subscription.as_bytes()].concat()).unwrap();
+        stream.flush().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(100 * wait));
+        stream.sock.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let count = |city: &City| {
+        city.get("/ngsi-ld/v1/subscriptions?limit=1000", "app").json().as_array().unwrap().len()
+    };
+    let before = count(&city);
+    city.stop();
+    city.launch();
+    assert_eq!(count(&city), before, "those in memory are those on disk");
+}
+
+/// `[1,1,1,...]`: so many things that are no entities are not looked at one by one.
+#[test]
+fn what_is_too_many_is_not_parsed() {
+    let city = City::start();
+    let many = format!("[{}1]", "1,".repeat(1_500_000));
+    for (who, status) in [("", 413), ("app", 413)] {
+        let body = Some(("application/json", many.clone().into_bytes()));
+        let answer = city.send("POST", "/ngsi-ld/v1/entityOperations/create", who, body);
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert!(answer.text.len() < 2_000);
+    }
+    // As many instances as may come are as fast as few.
+    let instances: Vec<Value> = (0..10_000)
+        .map(|n| json!({"value": n, "observedAt": "2026-02-01T10:00:00Z", "datasetId": format!("urn:d:{n}")}))
+        .collect();
+    let since = std::time::Instant::now();
+    let entity = json!({"id": "urn:x:many", "type": "T", "a": instances});
+    let answer = city.post("/ngsi-ld/v1/entities", "", &entity);
+    assert_eq!(answer.status, 413, "{}", answer.text);
+    assert!(since.elapsed().as_secs() < 10);
+}
+
+/// Answers that nobody reads stay in memory: whoever lets most of them lie is sent away.
+#[test]
+fn whoever_reads_nothing_is_sent_away() {
+    use std::io::{Read, Write};
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[limits]\nunread = 70000000\n").unwrap();
+    let city = City::start_with(&["--config", config.path().to_str().unwrap()]);
+    let port = city.url().rsplit(':').next().unwrap().to_owned();
+    for n in 0..15 {
+        let entity =
+            json!({"id": format!("urn:x:big:{n}"), "type": "Big", "text": "y".repeat(2_000_000)});
+        assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &entity).status, 201);
+    }
+    let head = format!(
+        "GET /ngsi-ld/v1/entities?type=Big&limit=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        city.token("app")
+    );
+    let mut idle: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = tls(&city, &port).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.flush().unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            stream
+        })
+        .collect();
+    let whole = city.get("/ngsi-ld/v1/entities?type=Big&limit=100", "app");
+    assert_eq!((whole.status, whole.text.len() > 30_000_000), (200, true));
+    let mut broken = 0;
+    for stream in &mut idle {
+        let (mut read, mut piece) = (0, vec![0; 1 << 16]);
+        while read < 30_000_000 {
+            match stream.read(&mut piece) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => read += more,
+            }
+        }
+        broken += usize::from(read < 30_000_000);
+    }
+    assert_eq!(broken, 1, "together they are more than may lie unread");
 }

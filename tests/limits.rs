@@ -1,8 +1,12 @@
 //! Every limit that `tanggul limits` names is hit, and answers as it says.
 
-use crate::harness::{City, stdout, tanggul};
+use crate::harness::{City, receiver, stdout, tanggul};
 use serde_json::{Value, json};
 use std::process::Command;
+
+fn ngsild_core() -> &'static str {
+    "https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.8.jsonld"
+}
 
 const BATCH: &str = "/ngsi-ld/v1/entityOperations/create";
 const UPSERT: &str = "/ngsi-ld/v1/entityOperations/upsert?options=update";
@@ -36,7 +40,8 @@ fn gauge(value: f64, at: &str) -> Value {
 fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
     let city = limited(
         "batch = 50\npage = 30\npoints = 20\nperiods = 10\nquarantine = 3\nsubscriptions = 2\n\
-         watches = 1\ncontexts = 1\nahead = 60\nrefusals_recorded = 3\nhttp_body = 400000\nhttp_head = 30000\n\
+         watches = 1\ncontexts = 1\nahead = 60\nrefusals_recorded = 3\nhttp_body = 5000000\n\
+         http_body_stranger = 100000\nanswer = 200000\nhttp_head = 30000\n\
          http_head_timeout = 1\nhttp_body_timeout = 1\ntls_handshake_timeout = 1\n\
          mqtt_packet = 20000\nmqtt_refusals = 3\nrecords_page = 10\n",
     );
@@ -50,7 +55,11 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
     let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
     let many: Vec<Value> =
         (0..51).map(|n| json!({"id": format!("urn:x:{n}"), "type": "T"})).collect();
-    let long = "x".repeat(500_000);
+    let long = "x".repeat(6_000_000);
+    let values = vec![1; 2_000_001];
+    let instances: Vec<Value> =
+        (0..10_001).map(|n| json!({"value": n, "datasetId": format!("urn:d:{n}")})).collect();
+    let links = vec![ngsild_core(); 101];
     let name = "n".repeat(1_100);
     let ring: Vec<Value> = (0..10_001).map(|n| json!([f64::from(n) / 1e4, 0.0])).collect();
     let line = json!({"type": "GeoProperty", "value": {"type": "LineString", "coordinates": ring}});
@@ -58,7 +67,10 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
         (ENTITIES, json!({"id": "urn:x:1", "type": name}), 400, "name"),
         (ENTITIES, json!({"id": "urn:x:1", "type": "T", "location": line}), 400, "positions"),
         (BATCH, json!(many), 413, "batch"),
-        (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": long}), 413, "400000"),
+        (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": long}), 413, "5000000"),
+        (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": values}), 400, "values"),
+        (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": instances}), 400, "instances"),
+        (ENTITIES, json!({"@context": links, "id": "urn:x:1", "type": "T"}), 400, "leads to"),
         (ENTITIES, wide, 400, "attributes"),
         (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": {"value": deep}}), 400, "deep"),
         (ENTITIES, json!({"@context": [terms], "id": "urn:x:1", "type": "T"}), 400, "terms"),
@@ -79,6 +91,28 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
             "{names}: {}",
             answer.text
         );
+    }
+    // Whoever shows no credential sends less.
+    let asked = json!({"type": "Query", "entities": [{"type": "x".repeat(150_000)}]});
+    let query = "/ngsi-ld/v1/entityOperations/query";
+    let stranger = city.post(query, "", &asked);
+    assert_eq!(stranger.status, 413, "{}", stranger.text);
+    assert!(stranger.text.contains("100000 bytes without a credential"), "{}", stranger.text);
+    assert_eq!(city.post(query, "app", &asked).status, 400);
+    // What an answer may hold, also where the same is written again and again.
+    let links: Vec<String> = (0..30).map(|n| format!("urn:x:link:{n}")).collect();
+    let linked: Vec<Value> = links
+        .iter()
+        .map(|id| json!({"id": id, "type": "Link", "to": {"object": links}, "text": "y".repeat(500)}))
+        .collect();
+    assert_eq!(city.post(BATCH, "app", &json!(linked)).status, 201);
+    let whole = city.get(&format!("{ENTITIES}?type=Link&limit=30"), "app");
+    assert_eq!(whole.status, 200, "{}", whole.text);
+    for asked in
+        ["type=Link&limit=30&join=inline&joinLevel=4", "id=urn:x:link:1&join=inline&joinLevel=4"]
+    {
+        let answer = city.get(&format!("{ENTITIES}?{asked}"), "app");
+        assert_eq!((answer.status, answer.text.contains("answer")), (413, true), "{}", answer.text);
     }
     let policies = json!({"text": "// ".to_owned() + &"x".repeat(300_000)});
     let policy = city.act("admin", "policies.put", policies);
@@ -373,9 +407,49 @@ fn a_stream_tells_of_so_many_and_says_that_some_were_left_out() {
 }
 
 #[test]
+fn who_waits_for_a_password_is_told_to_come_again() {
+    for limit in ["password_queue = 1\n", "password_queue_block = 1\n"] {
+        let city = limited(&format!("password_hashes = 1\n{limit}"));
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let one = |n: usize| {
+                let sign_in = json!({"login": format!("nobody {n}"), "password": "something long"});
+                city.post("/api/v1/session", "", &sign_in).status
+            };
+            let all: Vec<_> = (0..8).map(|n| scope.spawn(move || one(n))).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+        assert!(statuses.contains(&401) && statuses.contains(&429), "{limit}: {statuses:?}");
+    }
+}
+
+#[test]
+fn a_notification_tells_by_ids_what_would_be_too_much() {
+    let city = limited("notification = 3000\n");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let received = receiver(listener);
+    let links: Vec<String> = (0..10).map(|n| format!("urn:x:link:{n}")).collect();
+    let linked: Vec<Value> = links
+        .iter()
+        .map(|id| json!({"id": id, "type": "Link", "to": {"object": links}, "text": "y".repeat(500)}))
+        .collect();
+    assert_eq!(city.post(BATCH, "app", &json!(linked)).status, 201);
+    let subscription = json!({"type": "Subscription", "entities": [{"type": "From"}], "notification": {
+        "join": "inline", "joinLevel": 4, "endpoint": {"uri": format!("http://127.0.0.1:{port}/")}}});
+    let made = city.post("/ngsi-ld/v1/subscriptions", "app", &subscription);
+    assert_eq!(made.status, 201, "{}", made.text);
+    let from = json!({"id": "urn:x:from", "type": "From", "to": {"object": links}});
+    assert_eq!(city.post(ENTITIES, "app", &from).status, 201);
+    let (_, told) = received.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let told = told.to_string();
+    assert!(told.contains("yyyy") && links.iter().all(|id| told.contains(id)), "{told}");
+    assert!(told.len() < 10_000, "{} bytes", told.len());
+}
+
+#[test]
 fn every_limit_has_its_test() {
     let own = include_str!("limits.rs");
-    let ring = include_str!("../crates/hub/src/ring.rs");
     let printed = tanggul(&["limits", "--output", "json"]);
     let printed: Value = serde_json::from_str(&stdout(&printed)).unwrap();
     // Asked for above, each by what is one too many of it.
@@ -393,11 +467,24 @@ fn every_limit_has_its_test() {
         "join_levels",
         "interval",
         "password",
+        "json_values",
+        "instances",
+        "context_links",
+    ];
+    // Hit where they can be waited for.
+    let units = [
+        ("unread", include_str!("hostile.rs"), "fn whoever_reads_nothing_is_sent_away"),
+        ("ring", include_str!("../crates/hub/src/ring.rs"), "fn a_full_ring_takes_nothing_more"),
+        (
+            "records_kept",
+            include_str!("../crates/hub/src/tests.rs"),
+            "fn nothing_confidential_is_read_unrecorded",
+        ),
     ];
     for limit in printed.as_array().unwrap() {
         let name = limit["name"].as_str().unwrap();
         let set_here = own.contains(&format!("{name} = "));
-        let in_unit = name == "ring" && ring.contains("fn a_full_ring_takes_nothing_more");
+        let in_unit = units.iter().any(|(of, text, test)| *of == name && text.contains(test));
         assert!(set_here || in_unit || fixed.contains(&name), "no test hits the limit `{name}`");
     }
 }

@@ -169,9 +169,12 @@ fn revoked_within_a_second() {
             .status
             .success()
     );
+    let mut open = Mqtt::connect(&city, "short-lived", &token).unwrap();
+    assert_eq!(open.ping(), Some(0xd0));
     let gone =
         city.act("steward", "device.revoke", json!({"login": "short-lived", "dataset": "rivers"}));
     assert_eq!(gone.status, 200, "{}", gone.text);
+    assert_eq!(open.ping(), None, "what is open already is closed, too");
     assert!(
         !publish(&city, "short-lived", &token, "in/rivers", reading, &["-V", "mqttv5"])
             .status

@@ -179,6 +179,10 @@ impl Snapshot {
         if session.principal.kind == model::Kind::Hub {
             return (true, Vec::new());
         }
+        // Whatever the policies say: whose session outlived him may nothing.
+        if session.principal.status == model::Status::Revoked {
+            return (false, Vec::new());
+        }
         let Some((request, entities)) = self.request(session, action, dataset, sensitivity) else {
             return (false, Vec::new());
         };
@@ -400,6 +404,17 @@ mod tests {
         let mut session =
             session(Kind::Official, &[Role::Crisis], "crisis", Some("flood-response"));
         Arc::make_mut(&mut session.principal).purposes = vec!["social-care".into()];
+        assert_eq!(sights(&session), [Sight::Hidden; 3]);
+    }
+
+    #[test]
+    fn whoever_was_revoked_sees_nothing() {
+        let mut session =
+            session(Kind::Official, &[Role::Crisis], "crisis", Some("flood-response"));
+        assert_eq!(sights(&session), [Sight::Clear; 3]);
+        Arc::make_mut(&mut session.principal).status = model::Status::Quarantined;
+        assert_eq!(sights(&session), [Sight::Clear; 3]);
+        Arc::make_mut(&mut session.principal).status = model::Status::Revoked;
         assert_eq!(sights(&session), [Sight::Hidden; 3]);
     }
 

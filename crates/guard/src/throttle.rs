@@ -13,13 +13,23 @@ pub const BURST: f64 = 10.0;
 pub const UNKNOWN_REFILL_S: f64 = 60.0;
 /// Seconds until a known browser has one more try.
 pub const KNOWN_REFILL_S: f64 = 10.0;
-/// Most buckets that are kept; the fullest go first.
+/// Most buckets that are kept; the fullest go first, those that are nearly empty last.
 pub const MAX_BUCKETS: usize = 100_000;
 
 /// Come back in so many seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     pub seconds: u64,
+}
+
+fn refill_s(browser: Option<u64>) -> f64 {
+    if browser.is_some() { KNOWN_REFILL_S } else { UNKNOWN_REFILL_S }
+}
+
+/// What a bucket holds now.
+fn tries_at((tries, since): &(f64, Time), refill_s: f64, now: Time) -> f64 {
+    let elapsed_s = (now.0 - since.0).max(0) as f64 / 1e6;
+    (tries + elapsed_s / refill_s).min(BURST)
 }
 
 /// The buckets.
@@ -34,21 +44,34 @@ impl Throttle {
     /// # Errors
     /// How long to wait when the bucket is empty; nothing is taken then.
     pub fn take(&mut self, login: &str, browser: Option<u64>, now: Time) -> Result<(), Wait> {
-        let refill_s = if browser.is_some() { KNOWN_REFILL_S } else { UNKNOWN_REFILL_S };
-        if self.buckets.len() >= MAX_BUCKETS {
-            self.buckets.retain(|_, (tries, _)| *tries < BURST - 1.0);
-        }
-        let (tries, since) =
-            self.buckets.entry((login.to_owned(), browser)).or_insert((BURST, now));
-        let elapsed_s = (now.0 - since.0).max(0) as f64 / 1e6;
-        *tries = (*tries + elapsed_s / refill_s).min(BURST);
-        *since = now;
-        if *tries < 1.0 {
-            let seconds = ((1.0 - *tries) * refill_s).ceil() as u64;
+        self.make_room(now);
+        let refill_s = refill_s(browser);
+        let bucket = self.buckets.entry((login.to_owned(), browser)).or_insert((BURST, now));
+        let tries = tries_at(bucket, refill_s, now);
+        *bucket = (tries, now);
+        if tries < 1.0 {
+            let seconds = ((1.0 - tries) * refill_s).ceil() as u64;
             return Err(Wait { seconds: seconds.max(1) });
         }
-        *tries -= 1.0;
+        bucket.0 -= 1.0;
         Ok(())
+    }
+
+    /// Forgets buckets when there are too many, those first that are full or nearly: so many that it is
+    /// a while until all are looked at again.
+    fn make_room(&mut self, now: Time) {
+        if self.buckets.len() < MAX_BUCKETS {
+            return;
+        }
+        let mut level = BURST;
+        // Those that are empty only when nothing else is left to forget.
+        while (self.buckets.len() > MAX_BUCKETS / 2 && level > 1.0)
+            || (self.buckets.len() >= MAX_BUCKETS && level > 0.0)
+        {
+            level -= 1.0;
+            self.buckets
+                .retain(|(_, browser), bucket| tries_at(bucket, refill_s(*browser), now) < level);
+        }
     }
 
     /// Gives a try back after it was right.
@@ -74,6 +97,33 @@ mod tests {
         assert_eq!(throttle.buckets.len(), 2, "the one that is guessed stays");
         throttle.take("guessed", None, at).unwrap();
         assert!(throttle.take("guessed", None, at).is_err());
+    }
+
+    #[test]
+    fn there_are_never_more_buckets_than_there_may_be() {
+        let mut throttle = Throttle::default();
+        let at = Time::from_seconds(0);
+        let (tried_twice, tried_often) = (MAX_BUCKETS * 3 / 4, MAX_BUCKETS / 4);
+        for one in 0..tried_twice {
+            (0..2).for_each(|_| throttle.take(&format!("official {one}"), None, at).unwrap());
+        }
+        for one in 0..tried_often {
+            (0..9).for_each(|_| throttle.take(&format!("guessed {one}"), None, at).unwrap());
+        }
+        assert_eq!(
+            throttle.buckets.len(),
+            tried_often,
+            "the fullest went when there were too many"
+        );
+        // Two minutes later those of before are two tries fuller.
+        let later = Time::from_seconds(120);
+        for one in 0..MAX_BUCKETS - tried_often {
+            (0..10).for_each(|_| throttle.take(&format!("other {one}"), None, later).unwrap());
+            assert!(throttle.buckets.len() <= MAX_BUCKETS);
+        }
+        throttle.take("one more", None, later).unwrap();
+        assert!(throttle.buckets.len() <= MAX_BUCKETS);
+        assert!(throttle.take("other 0", None, later).is_err(), "the emptiest stays");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Effects {
     /// What decisions rest on changes.
     pub governs: bool,
     /// Keys to delete after the commit: whose, the note's name, the dataset.
-    pub(crate) shred: Option<(Under, String, String)>,
+    pub(crate) shred: Option<(Under, String)>,
     /// To be done after the commit.
     pub then: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
 }
@@ -95,6 +95,7 @@ impl Hub {
     /// When it is unknown, not permitted, does not fit, or cannot be committed.
     pub async fn act(&self, session: &Session, act: Act) -> Result<ActReport, HubError> {
         let _alone = self.governing.lock().await;
+        let session = &self.still(session)?;
         let kind = self.permitted(session, &act).await?;
         let effects = (kind.prepare)(self, session, &act.body)?;
         if kind.four_eyes && session.principal.kind != model::Kind::Hub {
@@ -201,6 +202,7 @@ impl Hub {
     /// When there is none, it is one's own, or it is not permitted any more.
     pub async fn approve(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
         let _alone = self.governing.lock().await;
+        let session = &self.still(session)?;
         let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
         let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
         let pending: Pending = crate::state::from_json(&body)?;
@@ -248,9 +250,9 @@ impl Hub {
         made.public = effects.public;
         let (gone, wait) = effects
             .shred
-            .map(|(under, name, dataset)| {
+            .map(|(under, dataset)| {
                 let (reply, wait) = tokio::sync::oneshot::channel();
-                (Shred { under, name, dataset, reply: Some(reply) }, wait)
+                (Shred { under, dataset, keys: Vec::new(), reply: Some(reply) }, wait)
             })
             .unzip();
         let committed = self

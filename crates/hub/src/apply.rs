@@ -15,7 +15,24 @@ pub struct Applied {
     pub structural: bool,
 }
 
-/// Applies a change at `now`. `late` says that an older observation changes only the history.
+/// What an observation does that is older than the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// It moves the state like any other.
+    Moves,
+    /// It changes only the history; without `observedAt`, nothing is older.
+    Remembered,
+    /// The same, and what has no `observedAt` is as old as the change: for what is done long after it came.
+    AsOld,
+}
+
+impl From<bool> for Late {
+    fn from(remembered: bool) -> Late {
+        if remembered { Late::Remembered } else { Late::Moves }
+    }
+}
+
+/// Applies a change at `now`.
 ///
 /// # Errors
 /// When the change does not fit the state.
@@ -23,8 +40,9 @@ pub fn apply(
     change: Change,
     current: Option<&Entity>,
     now: Time,
-    late: bool,
+    late: impl Into<Late>,
 ) -> Result<Applied, Refusal> {
+    let late = late.into();
     let not_found = |id: &str| Refusal::NotFound(id.to_owned());
     match (change, current) {
         (Change::Create(entity), Some(_)) => Err(Refusal::Exists(entity.id)),
@@ -37,11 +55,11 @@ pub fn apply(
             Ok(edit(current, now, |edit| edit.append(entity, true, late)))
         }
         (Change::Append { entity, overwrite }, Some(current)) => {
-            Ok(edit(current, now, |edit| edit.append(entity, overwrite, false)))
+            Ok(edit(current, now, |edit| edit.append(entity, overwrite, Late::Moves)))
         }
         // Attributes that are not there are added (V1.9.1 clause 5.6.2).
         (Change::Update(entity), Some(current)) => {
-            Ok(edit(current, now, |edit| edit.append(entity, true, false)))
+            Ok(edit(current, now, |edit| edit.append(entity, true, Late::Moves)))
         }
         (Change::Merge(entity), Some(current)) => Ok(edit(current, now, |edit| edit.merge(entity))),
         (Change::ReplaceAttribute(entity), Some(current)) => {
@@ -64,7 +82,7 @@ pub fn apply(
         }),
         // What is newer than the state moves it, what is older only joins the history.
         (Change::Remember { entity }, Some(current)) => {
-            Ok(edit(current, now, |edit| edit.append(entity, true, true)))
+            Ok(edit(current, now, |edit| edit.append(entity, true, Late::Remembered)))
         }
         (Change::Forget { .. }, Some(current)) => Ok(Applied {
             state: Some(current.clone()),
@@ -176,7 +194,7 @@ impl Edit {
         }
     }
 
-    fn append(&mut self, entity: Entity, overwrite: bool, late: bool) {
+    fn append(&mut self, entity: Entity, overwrite: bool, late: Late) {
         self.widen(&entity.types, &entity.scopes);
         for attribute in entity.attributes {
             let there = self.state.attribute(attribute.name.as_str()).is_some();
@@ -193,7 +211,7 @@ impl Edit {
     fn replace_attributes(&mut self, entity: Entity) {
         for attribute in entity.attributes {
             for instance in attribute.instances {
-                self.put(&attribute.name, instance, false);
+                self.put(&attribute.name, instance, Late::Moves);
             }
         }
     }
@@ -216,7 +234,7 @@ impl Edit {
         let old = self.state.attribute_mut(name.as_str());
         let same = |old: &&mut Instance| old.instance_id == patch.instance_id;
         let Some(old) = old.and_then(|a| a.instances.iter_mut().find(same)) else {
-            self.put(name, patch, false);
+            self.put(name, patch, Late::Moves);
             return;
         };
         let mut merged = old.clone();
@@ -230,11 +248,11 @@ impl Edit {
             }
         }
         merged.modified = now;
-        self.put(name, merged, false);
+        self.put(name, merged, Late::Moves);
     }
 
     /// Sets one instance.
-    fn put(&mut self, name: &Name, mut instance: Instance, late: bool) {
+    fn put(&mut self, name: &Name, mut instance: Instance, late: Late) {
         if instance.content == Content::Null {
             self.remove(name, instance.instance_id.as_deref());
             return;
@@ -256,7 +274,15 @@ impl Edit {
             }
             Some(old) => {
                 let older = instance.observed_at < old.observed_at;
-                if late && older && instance.observed_at.is_some() {
+                let undated = instance.observed_at.is_none() && old.observed_at.is_none();
+                if late == Late::AsOld && undated && old.modified > self.now {
+                    // The row is not the last of its series by when it is written: only a document
+                    // tells the state.
+                    self.set.push((name.clone(), instance));
+                    self.structural = true;
+                    return;
+                }
+                if late != Late::Moves && older && instance.observed_at.is_some() {
                     // A late reading: its row goes into the history, the state stays.
                     self.set.push((name.clone(), instance));
                     return;

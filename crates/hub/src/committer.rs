@@ -9,7 +9,7 @@ mod failed;
 
 use self::failed::for_ring;
 use crate::Hub;
-use crate::apply::apply;
+use crate::apply::{Late, apply};
 use crate::job::{Done, Job, Planned, Shred, WriteJob, WriterStep};
 use crate::readings::{as_entity, still_fits};
 use model::{
@@ -18,7 +18,7 @@ use model::{
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Glance, Held, Row, RowValue, Sealed, Series, Step};
+use store::{Glance, Held, Row, RowValue, Sealed, Series, Step, Under};
 use tokio::sync::mpsc;
 
 /// Stands for the hub's own upkeep where a write's number does.
@@ -69,7 +69,7 @@ pub(crate) fn step(hub: &Arc<Hub>, first: Job, queue: &mut mpsc::Receiver<Job>) 
         }
     }
     if stop.is_some() {
-        group.records.extend(hub.due_counts(true));
+        group.unasked.extend(hub.due_counts(true));
     }
     group.commit();
     let Some(reply) = stop else { return true };
@@ -106,6 +106,8 @@ fn more(
 struct Group<'a> {
     hub: &'a Arc<Hub>,
     now: Time,
+    /// The write that is taken came long before: at `now`.
+    came: bool,
     works: BTreeMap<u64, Work>,
     ids: HashMap<String, u64>,
     next_entity: u64,
@@ -120,6 +122,8 @@ struct Group<'a> {
     /// What life-safety writes brought, should the commit fail: by job.
     ring: HashMap<usize, Vec<Entity>>,
     records: Vec<Record>,
+    /// Records nobody waits for: they outlive a commit that fails.
+    unasked: Vec<Record>,
     /// Where the records of each `Records` job start among `records`.
     replies: Vec<(usize, Done<u64>)>,
     /// Entities whose documents are to be written as they are in this group.
@@ -128,6 +132,8 @@ struct Group<'a> {
     retained: Vec<(u32, Time)>,
     rewraps: Vec<(u32, String, Record)>,
     shreds: Vec<Shred>,
+    /// Whose keys could not be deleted yet, though an act did: nothing may come under them.
+    leaving: HashSet<Under>,
     changes: usize,
     checkpoint: bool,
     /// There is nothing in it but readings of devices.
@@ -139,6 +145,7 @@ impl<'a> Group<'a> {
         Group {
             hub,
             now: hub.now(),
+            came: false,
             works: BTreeMap::new(),
             ids: HashMap::new(),
             next_entity: hub.store.next_entity(),
@@ -150,12 +157,14 @@ impl<'a> Group<'a> {
             jobs: Vec::new(),
             ring: HashMap::new(),
             records: Vec::new(),
+            unasked: hub.recorder.take_kept(),
             replies: Vec::new(),
             documents: Vec::new(),
             sealed: Vec::new(),
             retained: Vec::new(),
             rewraps: Vec::new(),
             shreds: Vec::new(),
+            leaving: hub.store.leaving(),
             changes: 0,
             checkpoint: false,
             patient: true,
@@ -180,8 +189,13 @@ impl<'a> Group<'a> {
                 if let Some(entities) = for_ring(&job, &planned) {
                     self.ring.insert(at, entities);
                 }
+                // What came long ago is done as of then.
+                let now = self.now;
+                self.now = job.came.unwrap_or(now);
+                self.came = job.came.is_some();
                 let mut results: Vec<_> = planned.into_iter().map(|p| self.change(at, p)).collect();
                 results.extend(self.steps(at, &job));
+                (self.now, self.came) = (now, false);
                 if job.shred.is_some() {
                     // Nothing later may join the group that still knows what goes.
                     self.changes = usize::MAX;
@@ -189,11 +203,13 @@ impl<'a> Group<'a> {
                 self.jobs.push((job, results));
             }
             Job::Records { records, reply } => {
+                self.changes += records.len();
                 if let Some(reply) = reply {
                     self.replies.push((self.records.len(), reply));
+                    self.records.extend(records);
+                } else {
+                    self.unasked.extend(records);
                 }
-                self.changes += records.len();
-                self.records.extend(records);
             }
             Job::Documents(numbers) => {
                 self.changes += numbers.len();
@@ -257,6 +273,10 @@ impl<'a> Group<'a> {
 
     fn change(&mut self, job: usize, planned: Planned) -> Result<Outcome, Refusal> {
         let known = self.work(job, &planned);
+        let of = known.and_then(|number| self.works.get(&number)).map(|work| work.dataset);
+        if self.leaves(of.unwrap_or(planned.number), known) {
+            return Err(Refusal::Leaving(planned.change.id().to_owned()));
+        }
         let work = known.and_then(|number| self.works.get(&number));
         let living = work.filter(|work| work.deleted.is_none()).map(|work| work.entity.clone());
         if let (Change::Forget { id, name, instance_id, all }, Some(number)) =
@@ -291,7 +311,8 @@ impl<'a> Group<'a> {
         let begins = matches!(planned.change, Change::Remember { .. })
             && work.is_some_and(|work| work.series.is_empty());
         let new_id = known.is_none().then(|| planned.change.id().to_owned());
-        let applied = apply(planned.change, living.as_deref(), self.now, planned.late)?;
+        let late = if self.came { Late::AsOld } else { planned.late.into() };
+        let applied = apply(planned.change, living.as_deref(), self.now, late)?;
         let number = match (known, new_id) {
             (Some(number), _) => number,
             (None, id) => {
@@ -337,7 +358,9 @@ impl<'a> Group<'a> {
         for one in &write.steps {
             let step = one.step;
             let fits = |entity: &Glance<'_>| {
-                !self.works.contains_key(&step.entity) && still_fits(entity, &step, write.late)
+                !self.works.contains_key(&step.entity)
+                    && still_fits(entity, &step, write.late)
+                    && !self.leaves(entity.table().dataset, Some(step.entity))
             };
             let Some(entity) = now.glance_at(step.entity).filter(fits) else {
                 others.push(*one);
@@ -364,6 +387,12 @@ impl<'a> Group<'a> {
             }
         }
         results
+    }
+
+    fn leaves(&self, dataset: u32, number: Option<u64>) -> bool {
+        !self.leaving.is_empty()
+            && (self.leaving.contains(&Under::Dataset(dataset))
+                || number.is_some_and(|n| self.leaving.contains(&Under::Subject(dataset, n))))
     }
 
     fn step_as_change(

@@ -4,8 +4,9 @@ mod people;
 
 use crate::act::{ActKind, Effects};
 use crate::health::Version;
-use crate::job::{Job, Planned, Shred};
+use crate::job::{Job, Planned};
 use crate::recorder::{map, record};
+use crate::shredding::shredding;
 use crate::state::{DatasetDoc, PoliciesDoc, from_json, to_json};
 use crate::write::Quarantined;
 use crate::{Hub, HubError, TENANT, kinds};
@@ -302,6 +303,10 @@ fn dataset_of(hub: &Hub, body: &Value) -> Result<(u32, Arc<Dataset>), HubError> 
 
 fn rotate_key(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
     let (number, dataset) = dataset_of(hub, body)?;
+    if hub.store.leaving().contains(&Under::Dataset(number)) {
+        // What is to be deleted would be saved under the new key.
+        return Err(model::Refusal::Leaving(dataset.id.clone()).into());
+    }
     let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
     let mut made = record(session, Verb::Upkeep, &dataset.id, hub.now(), done);
     made.policy_version = hub.state.snapshot().version;
@@ -318,22 +323,6 @@ fn rotate_key(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, Hub
         })),
         ..Effects::default()
     })
-}
-
-/// Keys are deleted by the committer, after the act is recorded; should the process end between
-/// the two, what is left to do lies in the store and is done at the next start.
-fn shredding(under: Under, dataset: &str) -> Effects {
-    let name = match under {
-        Under::Subject(number, entity) => format!("{number}/{entity}"),
-        Under::Dataset(number) => number.to_string(),
-        Under::Hub | Under::Inbox => String::new(),
-    };
-    let id = dataset.to_owned();
-    Effects {
-        documents: vec![document(kinds::SHREDDING, &name, Some(to_json(&id)))],
-        shred: Some((under, name, id)),
-        ..Effects::default()
-    }
 }
 
 fn shred(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
@@ -435,24 +424,6 @@ fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubErro
 }
 
 impl Hub {
-    /// Deletes the keys that were to be deleted when the process ended.
-    pub(crate) fn finish_shredding(&self) {
-        for (name, body) in self.store.documents(kinds::SHREDDING) {
-            let mut numbers = name.split('/').filter_map(|part| part.parse::<u64>().ok());
-            let dataset = numbers.next().and_then(|number| u32::try_from(number).ok());
-            let Some(dataset) = dataset else { continue };
-            let under = match numbers.next() {
-                Some(entity) => Under::Subject(dataset, entity),
-                None => Under::Dataset(dataset),
-            };
-            let id: String = from_json(&body).unwrap_or_default();
-            // The queue is empty at the start.
-            self.store.leave(under);
-            let shred = Shred { under, name, dataset: id, reply: None };
-            drop(self.jobs.try_send(Job::Shred(shred)));
-        }
-    }
-
     /// Who sees and writes what of a dataset under a snapshot: whom, and each thing by itself.
     fn seen_by(&self, snapshot: &guard::Snapshot, dataset: &Arc<Dataset>) -> Seen {
         let mut seen = Seen::new();
@@ -500,7 +471,8 @@ impl Hub {
             found.ok_or_else(|| HubError::NotFound(format!("there is no dataset `{dataset}`")))?;
         let governs = self.state.verdict(session, Action::Govern, number, &dataset).allowed;
         let clear = self.state.verdict(session, Action::Read, number, &dataset).lens.is_clear();
-        if !(governs && (clear || !dataset.is_sensitive())) {
+        // A reading that did not fit may say anything the dataset may hold.
+        if !(governs && (clear || dataset.ceiling() < model::Sensitivity::Confidential)) {
             self.record_refusal(session, Verb::Read, Action::Govern, &dataset.id).await;
             return Err(self.forbidden(session, Action::Govern, &dataset));
         }

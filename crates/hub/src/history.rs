@@ -11,6 +11,7 @@ use model::{
 use ngsild::{Aggregate, Aggregation, Filter, TemporalQuery};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use store::{Held, Point, Series};
 
 /// Which histories.
@@ -130,7 +131,13 @@ impl Hub {
         for (held, verdict) in &shown {
             let attributes = match summed.next() {
                 Some(attributes) => attributes,
-                None => self.histories_of(held, &verdict.lens, query, &mut points)?,
+                None => self.histories_of(
+                    held,
+                    &verdict.lens,
+                    query,
+                    &mut points,
+                    &AtomicUsize::new(0),
+                )?,
             };
             found.push((held.number, held.dataset, Seen::kept(held, verdict)));
             if by_id || !attributes.is_empty() {
@@ -155,10 +162,13 @@ impl Hub {
         shown: &[(&Held, Arc<Verdict>)],
         query: &HistoryQuery,
     ) -> Result<Vec<Histories>, HubError> {
+        let periods = AtomicUsize::new(0);
         let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
             let each = shown[share].iter();
-            each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, &mut 0))
-                .collect::<Result<Vec<Histories>, HubError>>()
+            each.map(|(held, verdict)| {
+                self.histories_of(held, &verdict.lens, query, &mut 0, &periods)
+            })
+            .collect::<Result<Vec<Histories>, HubError>>()
         });
         let shares = shares.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(shares.into_iter().flatten().collect())
@@ -191,6 +201,7 @@ impl Hub {
         lens: &Lens,
         query: &HistoryQuery,
         points: &mut usize,
+        periods: &AtomicUsize,
     ) -> Result<Histories, HubError> {
         let wanted = |name: &Name| query.attributes.is_empty() || query.attributes.contains(name);
         let mut names: Vec<Name> = Vec::new();
@@ -206,7 +217,7 @@ impl Hub {
             let answer = match &query.aggregation {
                 Some(_) if lens.sight(&name).0 != Sight::Clear => continue,
                 Some(aggregation) => {
-                    self.aggregate(&series, &query.time, aggregation, lens.aggregate_only)?
+                    self.aggregate(&series, &query.time, aggregation, lens.aggregate_only, periods)?
                 }
                 None if lens.aggregate_only => continue,
                 None => self.instances(held, lens, &name, &series, query, points)?,
@@ -229,7 +240,7 @@ impl Hub {
         points: &mut usize,
     ) -> Result<SeriesAnswer, HubError> {
         // What is said about a number beside its value follows the current instance.
-        let most = self.options.limits.points.saturating_add(1);
+        let most = self.options.limits.points.saturating_add(1).saturating_sub(*points).max(1);
         let last = query.time.last.unwrap_or(most).min(most);
         let mut instances: Vec<(Time, Instance)> = Vec::new();
         for one in series {
@@ -263,6 +274,7 @@ impl Hub {
         time: &TemporalQuery,
         aggregation: &Aggregation,
         only_sums: bool,
+        of_answer: &AtomicUsize,
     ) -> Result<SeriesAnswer, HubError> {
         let mut periods: Vec<(Time, Time, Sums)> = Vec::new();
         let mut too_many = false;
@@ -277,11 +289,12 @@ impl Hub {
                     let inside = at.partition_point(|at| *at < end.0).max(1);
                     let place = match periods.binary_search_by_key(&start, |(start, ..)| *start) {
                         Ok(found) => found,
-                        Err(_) if periods.len() >= self.options.limits.periods => {
-                            too_many = true;
-                            return;
-                        }
                         Err(place) => {
+                            let before = of_answer.fetch_add(1, Ordering::Relaxed);
+                            if before >= self.options.limits.periods {
+                                too_many = true;
+                                return;
+                            }
                             periods.insert(place, (start, end, Sums::new(aggregation)));
                             place
                         }

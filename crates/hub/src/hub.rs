@@ -48,7 +48,7 @@ pub struct Hub {
     pub(crate) counters: Counters,
     /// How long callers waited for a commit.
     pub(crate) waits: crate::Durations,
-    pub(crate) hashes: tokio::sync::Semaphore,
+    pub(crate) hashes: crate::hashes::Hashes,
     pub(crate) contexts: RwLock<HashMap<String, Arc<ngsild::Context>>>,
     pub(crate) subscriptions: crate::subscription::Subscriptions,
     /// Held while an act is prepared and committed, so that two never take the same number or code.
@@ -110,7 +110,7 @@ impl Hub {
             store.commit(store::Batch { checkpoint, ..store::Batch::default() })?;
         }
         let (jobs, queue) = mpsc::channel(options.limits.queue.max(1));
-        let hashes = options.limits.password_hashes.max(1);
+        let hashes = crate::hashes::Hashes::new(&options.limits);
         let watches = Watches::new(options.limits.watch_behind);
         let started = (options.now)();
         let hub = Arc::new(Hub {
@@ -125,7 +125,7 @@ impl Hub {
             signing,
             counters: Counters::default(),
             waits: crate::Durations::default(),
-            hashes: tokio::sync::Semaphore::new(hashes),
+            hashes,
             contexts: RwLock::default(),
             governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
@@ -230,21 +230,29 @@ impl Hub {
         if *source == Value::Null {
             return Ok(ngsild::Context::core());
         }
-        let key = match source {
+        let url = match source {
             Value::Text(url) if ngsild::is_core_context(url) => return Ok(ngsild::Context::core()),
-            Value::Text(url) => Some(url.clone()),
+            Value::Text(url) => Some(url.as_str()),
             _ => None,
         };
-        if let Some(context) = key.as_ref().and_then(|url| self.contexts.read().get(url).cloned()) {
-            return Ok(context);
+        // Kept once, whatever address it is asked for at.
+        let key = url.map(|url| self.context_key(url));
+        let under = |context: Arc<ngsild::Context>| match url {
+            Some(url) if *context.source() != Value::Null && context.source() != source => {
+                context.at(url)
+            }
+            _ => context,
+        };
+        if let Some(context) = key.and_then(|key| self.contexts.read().get(key).cloned()) {
+            return Ok(under(context));
         }
         let lookup = |url: &str| self.context_document(url);
         let context = ngsild::Context::parse(source, &lookup).map_err(|error| match error {
             ngsild::ContextError::Unknown(_) => HubError::NoContext(error.to_string()),
             other => ngsild::Invalid::data("/@context", other.to_string()).into(),
         })?;
-        if let Some(url) = key {
-            self.contexts.write().insert(url, context.clone());
+        if let Some(key) = key {
+            self.contexts.write().insert(key.to_owned(), context.clone());
         }
         Ok(context)
     }
@@ -255,11 +263,19 @@ impl Hub {
         Ok(if *context.source() == Value::Null { ngsild::Context::named(url) } else { context })
     }
 
+    /// The address of a context that the operator gave, or the id of one hosted here.
+    fn context_key<'a>(&self, url: &'a str) -> &'a str {
+        if self.options.contexts.contains_key(url) {
+            return url;
+        }
+        url.rsplit_once("/jsonldContexts/").map_or(url, |(_, id)| id)
+    }
+
     fn context_document(&self, url: &str) -> Option<Value> {
         if let Some(document) = self.options.contexts.get(url) {
             return Some(document.clone());
         }
-        let id = url.rsplit_once("/jsonldContexts/").map_or(url, |(_, id)| id);
+        let id = self.context_key(url);
         let body = self.store.document(crate::kinds::CONTEXT, id)?;
         serde_json::from_slice(&body).ok()
     }

@@ -49,6 +49,8 @@ pub struct WriteJob {
     pub readings: usize,
     /// Of the steps: an older one changes only the history.
     pub late: bool,
+    /// When it came, if that was long ago: what has no time of its own is as old.
+    pub came: Option<Time>,
     pub reply: Done<Committed>,
 }
 
@@ -65,6 +67,7 @@ impl WriteJob {
             steps: Vec::new(),
             readings: 0,
             late: false,
+            came: None,
             reply,
         }
     }
@@ -73,9 +76,9 @@ impl WriteJob {
 /// Keys that are to be deleted for good.
 pub struct Shred {
     pub under: Under,
-    /// The note's name.
-    pub name: String,
     pub dataset: String,
+    /// Which; taken when the act is committed.
+    pub keys: Vec<u32>,
     pub reply: Option<Done<()>>,
 }
 

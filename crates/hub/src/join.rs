@@ -144,9 +144,9 @@ impl Join {
         Ok(Some(Join { inline, levels, without }))
     }
 
-    /// What is written inside the relationships of entities.
-    pub fn inside<'a>(&self, found: impl Iterator<Item = &'a Arc<Seen>>) -> Linked {
+    /// What is written inside the relationships of entities, until so many bytes are written.
+    pub fn inside<'a>(&self, found: impl Iterator<Item = &'a Arc<Seen>>, most: usize) -> Linked {
         let by_id = found.map(|seen| (seen.id.clone(), seen.entity().clone()));
-        Linked { entities: Arc::new(by_id.collect()), levels: self.levels }
+        Linked { entities: Arc::new(by_id.collect()), levels: self.levels, most }
     }
 }

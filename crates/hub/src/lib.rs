@@ -12,6 +12,7 @@ mod committer;
 mod contexts;
 mod error;
 mod govern;
+mod hashes;
 mod health;
 mod history;
 mod hub;
@@ -30,6 +31,7 @@ mod recorder;
 mod ring;
 mod search;
 mod seen;
+mod shredding;
 mod state;
 mod subscription;
 #[cfg(test)]

@@ -55,7 +55,7 @@ limits! {
         /// Points in one temporal answer.
         points = 100_000, "points", "206";
         /// Periods in one aggregated answer.
-        periods = 100_000, "periods", "413";
+        periods = 200_000, "periods", "413";
         /// Readings kept in quarantine, per dataset.
         quarantine = 10_000, "readings a dataset", "507";
         /// Subscriptions in all.
@@ -64,14 +64,22 @@ limits! {
         contexts = 1_000, "contexts", "507";
         /// Notifications waiting for one subscription before the oldest are counted as lost.
         outbox = 1_000, "notifications a subscription", "counted as lost";
+        /// Bytes of a notification from which on linked entities are told by their ids.
+        notification = 1 << 20, "bytes with linked entities", "told by their ids";
         /// Seconds that a notification is tried for.
         outbox_keep = 3_600, "seconds", "counted as lost";
         /// Refusals recorded one by one in a minute, per principal; the rest are counted.
         refusals_recorded = 30, "a minute and principal", "counted";
         /// Seconds a reading may be ahead of the hub's clock.
         ahead = 300, "seconds", "400, quarantine for devices";
-        /// Password hashes computed at once.
+        /// Records whose commit failed, kept for the next.
+        records_kept = 100_000, "records", "lost, and said so";
+        /// Password hashes computed at once, for strangers and for browsers that are known.
         password_hashes = 2, "at once", "waits";
+        /// Sign-ins that wait for their turn at hashing.
+        password_queue = 256, "sign-ins", "429";
+        /// Those of one block of addresses.
+        password_queue_block = 8, "sign-ins", "429";
         /// Live watches.
         watches = 2_000, "streams", "429";
         /// Groups of changes a slow stream may be behind before it misses some.
@@ -84,6 +92,23 @@ limits! {
         decisions_cached = 100_000, "decisions", "decided again";
         /// Changes that wait for the sensitive root to be opened.
         inbox = 100_000, "changes", "507";
+    }
+}
+
+impl Limits {
+    /// Whether so many may come in one batch operation.
+    ///
+    /// # Errors
+    /// When they are too many.
+    pub fn check_batch(&self, count: usize) -> Result<(), crate::HubError> {
+        if count <= self.batch {
+            return Ok(());
+        }
+        Err(crate::HubError::Limit {
+            name: "batch",
+            limit: self.batch as u64,
+            remedy: "send smaller batches".into(),
+        })
     }
 }
 
@@ -100,6 +125,24 @@ pub const FIXED: &[Limit] = &[
     Limit { name: "policy", value: 256 * 1024, unit: "bytes", answer: "400" },
     Limit { name: "attributes", value: 1_000, unit: "an entity", answer: "400" },
     Limit { name: "json_depth", value: 64, unit: "levels", answer: "400" },
+    Limit {
+        name: "json_values",
+        value: ngsild::MAX_JSON_VALUES as u64,
+        unit: "values",
+        answer: "400",
+    },
+    Limit {
+        name: "instances",
+        value: ngsild::MAX_INSTANCES as u64,
+        unit: "an attribute in a request",
+        answer: "400",
+    },
+    Limit {
+        name: "context_links",
+        value: ngsild::MAX_CONTEXTS as u64,
+        unit: "contexts a context leads to",
+        answer: "400",
+    },
     Limit { name: "context_terms", value: 10_000, unit: "terms", answer: "400" },
     Limit { name: "query", value: 4_096, unit: "bytes of `q`", answer: "400" },
     Limit { name: "query_string", value: 16 << 10, unit: "bytes", answer: "400" },

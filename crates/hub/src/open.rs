@@ -113,6 +113,20 @@ impl Hub {
         there && principal.is_some_and(|principal| principal.status != Status::Revoked)
     }
 
+    /// The session as it is now, for what goes on long after it was opened.
+    ///
+    /// # Errors
+    /// When its credential was revoked or has expired.
+    pub fn still(&self, session: &Session) -> Result<Session, HubError> {
+        if !self.is_live(session) {
+            let what = "the token was revoked or has expired while the request was under way";
+            return Err(HubError::Unauthenticated(what.into()));
+        }
+        let now = self.state.principal(session.principal.number);
+        let principal = now.unwrap_or_else(|| session.principal.clone());
+        Ok(Session { principal, ..session.clone() })
+    }
+
     /// Signs an official in with a password: gives a token that lasts half a day.
     ///
     /// # Errors
@@ -131,6 +145,7 @@ impl Hub {
         if login.len() > 200 {
             return Err(wrong());
         }
+        let turn = self.hashes.turn(source)?;
         let now = self.now();
         self.state.throttle.lock().take(login, source.browser, now).map_err(HubError::Throttled)?;
         let principal = self.state.principal_by_login(login).filter(|p| p.status == Status::Active);
@@ -138,10 +153,9 @@ impl Hub {
             .as_ref()
             .and_then(|p| self.store.document(kinds::PASSWORD, &p.number.to_string()))
             .and_then(|body| String::from_utf8(body.to_vec()).ok());
-        let _permit = self.hashes.acquire().await.map_err(|_| HubError::Stopping)?;
         let password = password.to_owned();
-        let fits = tokio::task::spawn_blocking(move || verify_password(&password, hash.as_deref()));
-        let (Some(principal), Ok(true)) = (principal, fits.await) else { return Err(wrong()) };
+        let fits = turn.hash(move || verify_password(&password, hash.as_deref())).await?;
+        let (Some(principal), true) = (principal, fits) else { return Err(wrong()) };
         self.state.throttle.lock().give_back(login, source.browser);
         self.open_session(&principal, 2, source)
     }

@@ -6,6 +6,7 @@ use model::{Action, Decision, Record, Sensitivity, Session, Time, Value, Verb};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Reads by dataset, then by principal (0 for all) and purpose.
 type Counts = HashMap<String, HashMap<(u64, Option<Arc<str>>), u64>>;
@@ -30,6 +31,39 @@ pub struct Recorder {
     /// Refusals of unknown callers: by door and source block.
     unknown: Mutex<HashMap<(String, String), u64>>,
     flushed: Mutex<(Time, Time)>,
+    /// Records nobody waited for whose commit failed: they are in the next one that does not.
+    kept: Mutex<Vec<Record>>,
+    /// There are such, or were at the last commit: who reads what is confidential waits for his record.
+    behind: AtomicBool,
+}
+
+impl Recorder {
+    /// Keeps records whose commit failed.
+    pub fn keep(&self, mut records: Vec<Record>, most: usize) {
+        self.behind.store(true, Ordering::Release);
+        let mut kept = self.kept.lock();
+        let room = most.saturating_sub(kept.len());
+        if records.len() > room {
+            tracing::error!(lost = records.len() - room, "more records than can be kept");
+            records.truncate(room);
+        }
+        kept.append(&mut records);
+    }
+
+    /// What was kept, for another try.
+    pub fn take_kept(&self) -> Vec<Record> {
+        if !self.behind.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.kept.lock())
+    }
+
+    /// A commit was made.
+    pub fn caught_up(&self) {
+        if self.behind.load(Ordering::Relaxed) {
+            self.behind.store(!self.kept.lock().is_empty(), Ordering::Release);
+        }
+    }
 }
 
 /// A record with nothing special in it.
@@ -83,6 +117,13 @@ impl Hub {
             }
             _ => {}
         }
+        // While records cannot be written, nothing that has one of its own is read without it.
+        let level = match level {
+            Sensitivity::Confidential if self.recorder.behind.load(Ordering::Acquire) => {
+                Sensitivity::Personal
+            }
+            level => level,
+        };
         let mut made = record(session, Verb::Read, dataset, self.now(), detail);
         made.policy_version = self.state.snapshot().version;
         made.subjects = subjects;

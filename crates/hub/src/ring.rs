@@ -2,7 +2,9 @@
 //! store cannot (failure class B). It is reconciled when the store can again; when it is full,
 //! nothing more is acknowledged.
 
+use crate::job::{Committed, Job, Planned, WriteJob};
 use crate::watch::ChangeEvent;
+use crate::write::Plan;
 use crate::{Counter, Hub, HubError, limits};
 use model::{Change, Entity, Record, Time};
 use serde::{Deserialize, Serialize};
@@ -138,12 +140,7 @@ impl Hub {
     }
 
     /// Shows states that went to the ring, so that the picture goes on while writes fail.
-    pub(crate) fn show_from_ring(&self, events: &[ChangeEvent]) {
-        let snapshot = self.state.snapshot();
-        let life_safety = |event: &&ChangeEvent| {
-            snapshot.by_number(event.dataset).is_some_and(|dataset| dataset.life_safety)
-        };
-        let events: Vec<ChangeEvent> = events.iter().filter(life_safety).cloned().collect();
+    pub(crate) fn show_from_ring(&self, events: Vec<ChangeEvent>) {
         self.store.show(events.iter().map(|event| (event.number, event.entity.clone())));
         self.watches.tell(events);
     }
@@ -159,42 +156,37 @@ impl Hub {
             let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
             (frames, damaged, ring.end)
         };
-        let (mut planned, mut records, mut damaged) = (Vec::new(), Vec::new(), damaged);
-        let snapshot = self.state.snapshot();
+        let (mut left, mut unclaimed, mut damaged) = (0, 0, damaged);
+        let mut records = Vec::new();
         for frame in &frames {
             let Ok(frame) = serde_json::from_slice::<Frame>(frame) else {
                 damaged += 1;
                 continue;
             };
             records.extend(frame.records);
-            for entity in frame.entities {
-                let held = self.store.entity(&entity.id).map(|held| held.dataset);
-                let dataset = match held {
-                    Some(number) => snapshot.by_number(number).map(|dataset| (number, dataset)),
-                    None => snapshot
-                        .claimant(&entity.types, &entity.scopes)
-                        .map(|(number, dataset)| (*number, dataset)),
-                };
-                if let Some((number, dataset)) = dataset {
-                    planned.push(crate::job::Planned {
-                        change: Change::Upsert(entity),
-                        number,
-                        dataset: dataset.clone(),
-                        late: true,
-                    });
+            if frame.entities.is_empty() {
+                continue;
+            }
+            // Each as of when it came. One that is done twice is the same again.
+            match self.bring(frame.writer, frame.time, frame.entities) {
+                Some(not_done) => {
+                    left += not_done.0;
+                    unclaimed += not_done.1;
                 }
+                None => return,
             }
         }
         let detail = crate::recorder::map([
             ("reconciled", model::Value::Integer(frames.len() as i64)),
             ("damaged", model::Value::Integer(damaged as i64)),
+            ("set_apart", model::Value::Integer(left as i64)),
+            ("unclaimed", model::Value::Integer(unclaimed as i64)),
         ]);
         let own = self.own_session();
         let made = crate::recorder::record(&own, model::Verb::Upkeep, "", self.now(), detail);
         records.push(made);
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let job = crate::job::WriteJob::new(1, reply);
-        let job = crate::job::Job::Write(crate::job::WriteJob { planned, records, ..job });
+        let job = Job::Records { records, reply: Some(reply) };
         if self.jobs.try_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
             return;
         }
@@ -205,6 +197,57 @@ impl Hub {
         {
             tracing::error!(%error, "the ring cannot be cleared; it will be reconciled again");
         }
+    }
+}
+
+impl Hub {
+    /// Writes what a frame brought; gives how much of it does not fit any more and was set apart, and how
+    /// much no dataset claims any more. None when nothing could be written now.
+    fn bring(&self, writer: u64, came: Time, entities: Vec<Entity>) -> Option<(usize, usize)> {
+        let snapshot = self.state.snapshot();
+        let mut planned = Vec::new();
+        let all = entities.len();
+        for entity in entities {
+            let held = self.store.entity(&entity.id).map(|held| held.dataset);
+            let claimed = || Some(snapshot.claimant(&entity.types, &entity.scopes)?.0);
+            let number = held.or_else(claimed);
+            let found = number.and_then(|number| Some((number, snapshot.by_number(number)?)));
+            let Some((number, dataset)) = found else {
+                tracing::error!(id = entity.id, "no dataset claims what the ring took");
+                continue;
+            };
+            let (change, dataset) = (Change::Upsert(entity), dataset.clone());
+            planned.push(Planned { change, number, dataset, late: true });
+        }
+        let unclaimed = all - planned.len();
+        let committed = self.write_now(|job| {
+            (job.planned, job.came) = (planned.clone(), Some(came));
+        })?;
+        let mut documents = Vec::new();
+        for (planned, result) in planned.iter().zip(committed.results) {
+            let (Err(refusal), Change::Upsert(entity)) = (result, &planned.change) else {
+                continue;
+            };
+            let (number, dataset) = (planned.number, &planned.dataset);
+            let plan = self.set_apart(writer, entity, number, dataset, refusal.to_string(), 0);
+            if let Plan::Keep(document, _) = plan {
+                documents.push(document);
+            }
+        }
+        let left = documents.len();
+        if left > 0 {
+            self.write_now(|job| job.documents = documents)?;
+        }
+        Some((left, unclaimed))
+    }
+
+    /// A write of the hub's own, from a thread that may wait; none when it cannot be done now.
+    fn write_now(&self, fill: impl FnOnce(&mut WriteJob)) -> Option<Committed> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let mut job = WriteJob::new(1, reply);
+        fill(&mut job);
+        self.jobs.try_send(Job::Write(job)).ok()?;
+        answer.blocking_recv().ok()?.ok()
     }
 }
 

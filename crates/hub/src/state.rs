@@ -317,7 +317,9 @@ impl State {
         self.principals.read().keys().max().map_or(2, |last| last + 1)
     }
 
-    /// A decision, from the cache or made now. Reads are decided as a lens.
+    /// A decision, from the cache or made now. Reads are decided as a lens. What is decided on is dataset
+    /// and principal as they are now: a caller that looked before one of them changed would otherwise
+    /// leave what it was allowed then to all who come later.
     pub fn verdict(
         &self,
         session: &model::Session,
@@ -340,6 +342,11 @@ impl State {
         {
             return verdict.clone();
         }
+        // The principal after the snapshot: the other way round they change.
+        let dataset = snapshot.by_number(number).unwrap_or(dataset);
+        let now = self.principal(principal.number).filter(|now| !Arc::ptr_eq(now, principal));
+        let changed = now.map(|principal| model::Session { principal, ..session.clone() });
+        let session = changed.as_ref().unwrap_or(session);
         let verdict = Arc::new(match action {
             Action::Read => snapshot.lens(session, dataset),
             action => snapshot.decide(session, action, dataset),

@@ -22,6 +22,15 @@ async fn start(directory: &TempDir, min_free_bytes: u64) -> Arc<Hub> {
 }
 
 async fn start_with(directory: &TempDir, min_free_bytes: u64, max_blobs: usize) -> Arc<Hub> {
+    start_at(directory, min_free_bytes, max_blobs, now).await
+}
+
+async fn start_at(
+    directory: &TempDir,
+    min_free_bytes: u64,
+    max_blobs: usize,
+    now: fn() -> Time,
+) -> Arc<Hub> {
     let files = Files::new(&directory.path().join("data"), None);
     if !files.exist() {
         files.create().unwrap();
@@ -122,6 +131,175 @@ async fn life_safety_goes_on_through_the_ring_when_the_disk_is_full() {
     hub.stop().await;
     let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
     assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
+}
+
+/// Whoever is told that nothing was done has done nothing, though a neighbour went on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ring_did_not_take_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    hub.write(&gauge, vec![reading("River", 1.0, 0)]).await.unwrap();
+    hub.stop().await;
+    drop(hub);
+    let hub = start(&directory, u64::MAX).await;
+    let (own, gauge) = (hub.own_session(), session(&hub, &token));
+    for round in 1..200 {
+        let Change::Upsert(refused) = reading("River", -1.0, 59) else { unreachable!() };
+        let refused = vec![Change::Merge(refused)];
+        let minute = round % 50;
+        let taken = vec![reading("River", f64::from(round), minute)];
+        let (refused, taken) = tokio::join!(hub.write(&own, refused), hub.write(&gauge, taken));
+        assert!(refused.is_err());
+        taken.unwrap();
+        assert!(level(&hub, "River").await.unwrap() > 0.0, "round {round}");
+    }
+    hub.stop().await;
+}
+
+fn dated(level: f64) -> Change {
+    let json = format!(r#"{{"id":"urn:x:River","type":"River","level":{{"value":{level}}}}}"#);
+    let value = parse_json(json.as_bytes()).unwrap();
+    Change::Upsert(parse_entity(&value, &Context::core(), Form::Full).unwrap())
+}
+
+/// What the ring took is as old as it is when it is brought into the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_the_ring_takes_nothing_from_what_came_after_it() {
+    static SECOND: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+    let clock = || now().plus_seconds(SECOND.load(std::sync::atomic::Ordering::SeqCst));
+    let at = |second| SECOND.store(second, std::sync::atomic::Ordering::SeqCst);
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    hub.stop().await;
+    drop(hub);
+    let hub = start_at(&directory, 0, 40, clock).await;
+    let gauge = session(&hub, &token);
+    hub.write(&gauge, vec![dated(1.0)]).await.unwrap();
+    let ring = |level| {
+        let Change::Upsert(entity) = dated(level) else { unreachable!() };
+        assert!(hub.ring_write(gauge.principal.number, &[entity]));
+    };
+    at(10);
+    ring(5.0);
+    at(20);
+    ring(5.5);
+    at(30);
+    hub.write(&gauge, vec![dated(6.0)]).await.unwrap();
+    at(40);
+    let brought = hub.clone();
+    tokio::task::spawn_blocking(move || brought.reconcile_ring()).await.unwrap();
+    let history = |hub: Arc<Hub>| async move {
+        let query = crate::HistoryQuery {
+            filter: Filter { ids: vec!["urn:x:River".into()], ..Filter::default() },
+            ..crate::HistoryQuery::default()
+        };
+        let answer = hub.read_history(&session(&hub, ""), &query, true).await.unwrap();
+        let crate::SeriesAnswer::Instances(points) = &answer.entities[0].1[0].1 else { panic!() };
+        points
+            .iter()
+            .map(|p| (p.modified.0 - now().0) / 1_000_000)
+            .zip(points.iter().map(|p| p.value().as_number().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let whole = [(0, 1.0), (10, 5.0), (20, 5.5), (30, 6.0)];
+    assert_eq!(level(&hub, "River").await, Some(6.0), "what came after it stays");
+    assert_eq!(history(hub.clone()).await, whole);
+    let records = hub.store.log_size();
+    let again = hub.clone();
+    tokio::task::spawn_blocking(move || again.reconcile_ring()).await.unwrap();
+    assert_eq!(hub.store.log_size(), records, "the ring is empty");
+    hub.stop().await;
+    drop(hub);
+    let hub = start_at(&directory, 0, 40, clock).await;
+    assert_eq!(level(&hub, "River").await, Some(6.0));
+    assert_eq!(history(hub.clone()).await, whole);
+    hub.stop().await;
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
+}
+
+/// With a full disk nothing that has a record of its own is read without it, and what could not be
+/// recorded then is recorded later.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_confidential_is_read_unrecorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    let own = hub.own_session();
+    let level = model::Sensitivity::Confidential;
+    let look = |hub: Arc<Hub>, own: Session, what: &'static str| async move {
+        let detail = crate::recorder::map([("look", model::Value::from(what))]);
+        hub.record_read(&own, "pipes", level, Vec::new(), detail).await
+    };
+    hub.recorder.keep(Vec::new(), 0);
+    assert!(look(hub.clone(), own.clone(), "waits").await.unwrap().is_some(), "it has its record");
+    assert!(look(hub.clone(), own.clone(), "soon").await.unwrap().is_none(), "caught up");
+    let kept = crate::recorder::record(
+        &own,
+        model::Verb::Read,
+        "pipes",
+        hub.now(),
+        crate::recorder::map([("look", model::Value::from("kept"))]),
+    );
+    hub.recorder.keep(vec![kept.clone(), kept], 1);
+    hub.stop().await;
+    let records: String = (0..hub.store.log_size())
+        .filter_map(|index| hub.store.record(index).ok().flatten())
+        .map(|(_, body)| String::from_utf8_lossy(&body).into_owned())
+        .collect();
+    for look in ["waits", "soon", "kept"] {
+        assert_eq!(records.matches(&format!("\"{look}\"")).count(), 1, "{look}");
+    }
+    drop(hub);
+    // Full: the first look is not known to fail yet, and is kept; the next is refused.
+    let hub = start(&directory, u64::MAX).await;
+    let own = hub.own_session();
+    look(hub.clone(), own.clone(), "first").await.unwrap();
+    let refused = async {
+        while look(hub.clone(), own.clone(), "next").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), refused).await.unwrap();
+    hub.stop().await;
+}
+
+/// Somebody whose question began before a dataset changed leaves nothing of what was shown before to those
+/// who come after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_never_on_what_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let everybody = session(&hub, "");
+    let gauge = session(&hub, &token);
+    let (number, before) = hub.state.snapshot().dataset("rivers").unwrap().clone();
+    let level = model::Name::new("level");
+    let sees = |session: &Session| {
+        let verdict = hub.state.verdict(session, model::Action::Read, number, &before);
+        verdict.allowed && verdict.lens.sight(&level).0 == model::Sight::Clear
+    };
+    assert!(sees(&everybody));
+    let own = hub.own_session();
+    let mut rivers = dataset("rivers", "River", true);
+    rivers.attributes[0].sensitivity = model::Sensitivity::Confidential;
+    let act = |name: &str, body: serde_json::Value| crate::Act {
+        name: name.into(),
+        body: parse_json(body.to_string().as_bytes()).unwrap(),
+    };
+    hub.act(&own, act("dataset.put", serde_json::json!({"dataset": rivers}))).await.unwrap();
+    assert!(!sees(&everybody), "it is asked with the dataset of before");
+    // Nor as the principal of before.
+    let writes = |session: &Session| {
+        hub.state.verdict(session, model::Action::Write, number, &before).allowed
+    };
+    assert!(writes(&gauge));
+    hub.act(&own, act("principal.revoke", serde_json::json!({"login": "gauge"}))).await.unwrap();
+    assert!(!writes(&gauge), "its session is older than its revocation");
+    let late = act("credential.renew", serde_json::json!({}));
+    let refused = hub.act(&gauge, late.clone()).await;
+    assert!(matches!(refused, Err(HubError::Unauthenticated(_))), "{refused:?}");
+    assert!(matches!(hub.approve(&gauge, "x").await, Err(HubError::Unauthenticated(_))));
+    hub.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,7 @@ pub fn run(hub: &Arc<Hub>) {
         if look.is_multiple_of(looks(seal_ms)) {
             seal_all(hub);
             hub.reconcile_ring();
+            hub.finish_shredding();
         }
         if look % LOOKS_PER_CHECK == LOOKS_BEFORE_CHECK {
             hub.check_log();

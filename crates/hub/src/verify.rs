@@ -11,7 +11,7 @@ use journal::{
 };
 use model::{Record, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use store::{DiskManifest, Finding, GOVERNING, Store};
+use store::{DiskManifest, Finding, GOVERNING, Store, Under};
 
 /// What was looked at, and what does not fit.
 #[derive(Clone, Debug, Default)]
@@ -385,13 +385,15 @@ fn verify_entities(
     let mut entities = 0;
     let mut sums: HashMap<u32, MultisetHash> = HashMap::new();
     // Keys of these are to be deleted: no record counts them any more.
-    let leaving: HashSet<String> =
-        store.documents(kinds::SHREDDING).into_iter().map(|(name, _)| name).collect();
+    let leaving: HashSet<Under> = crate::shredding::noted(store)
+        .into_iter()
+        .filter(|shred| !shred.keys.is_empty())
+        .map(|shred| shred.under)
+        .collect();
     let closed = store.disk_states(&mut findings, &mut |state| {
         entities += 1;
-        let (dataset, subject) =
-            (state.dataset.to_string(), format!("{}/{}", state.dataset, state.number));
-        if !leaving.contains(&dataset) && !leaving.contains(&subject) {
+        let goes = [Under::Dataset(state.dataset), Under::Subject(state.dataset, state.number)];
+        if !goes.iter().any(|under| leaving.contains(under)) {
             sums.entry(state.dataset).or_default().add(&state.digest);
         }
         let evidence = &state.evidence;

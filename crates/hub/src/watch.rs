@@ -56,6 +56,8 @@ impl Watches {
     }
 }
 
+type Events = Arc<Vec<ChangeEvent>>;
+
 /// A live stream of changed entities, as the session may see them.
 pub struct Watch {
     hub: Arc<Hub>,
@@ -65,6 +67,9 @@ pub struct Watch {
     count: Arc<AtomicUsize>,
     /// Nothing is told before.
     next_at: Instant,
+    /// What moved since the last delivery, and whether something was left out.
+    moved: BTreeMap<u64, Moved>,
+    missed: bool,
 }
 
 /// What changed since the last look, as the session sees it now.
@@ -137,7 +142,8 @@ impl Hub {
         }
         let receiver = self.watches.subscribe();
         let (hub, session, next_at) = (self.clone(), session.clone(), Instant::now());
-        Ok(Watch { hub, session, filter, receiver, count, next_at })
+        let moved = BTreeMap::new();
+        Ok(Watch { hub, session, filter, receiver, count, next_at, moved, missed: false })
     }
 }
 
@@ -154,7 +160,11 @@ impl Watch {
     /// When what is seen cannot be recorded.
     pub async fn next(&mut self) -> Result<Option<Changes>, HubError> {
         loop {
-            let Some((moved, missed)) = self.gather().await else { return Ok(None) };
+            if !self.gather().await {
+                return Ok(None);
+            }
+            let moved = std::mem::take(&mut self.moved);
+            let missed = std::mem::take(&mut self.missed);
             if !self.hub.is_live(&self.session) {
                 return Ok(None);
             }
@@ -171,48 +181,64 @@ impl Watch {
         }
     }
 
-    /// What moved until the next delivery is due, and whether something was left out.
-    async fn gather(&mut self) -> Option<(BTreeMap<u64, Moved>, bool)> {
-        let (mut moved, mut missed) = (BTreeMap::<u64, Moved>::new(), false);
-        let most = self.hub.options.limits.watch_changes;
-        let mut first = true;
+    /// Takes what moves until there is something and its delivery is due; false when the hub ended and
+    /// nothing is left to tell.
+    async fn gather(&mut self) -> bool {
         loop {
-            let received = if first {
+            let waits = self.moved.is_empty() && !self.missed;
+            let received = if waits {
                 self.receiver.recv().await
             } else {
                 match tokio::time::timeout_at(self.next_at, self.receiver.recv()).await {
                     Ok(received) => received,
-                    Err(_) => return Some((moved, missed)),
+                    Err(_) => return true,
                 }
             };
-            first = false;
-            let events = match received {
-                Ok(events) => events,
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    missed = true;
-                    continue;
-                }
-                Err(broadcast::error::RecvError::Closed) if moved.is_empty() => return None,
-                Err(broadcast::error::RecvError::Closed) => return Some((moved, missed)),
-            };
-            for event in events.iter().filter(|event| self.filter.concerns(&event.entity)) {
-                let full = moved.len() >= most;
-                match moved.entry(event.number) {
-                    // Of what he does not see, he does not hear that there was much of it either.
-                    Entry::Vacant(_) if full => {
-                        missed |= self.shown(event.dataset, &event.attributes).is_some();
-                    }
-                    Entry::Vacant(entry) => {
-                        entry.insert(Moved {
-                            dataset: event.dataset,
-                            deleted: event.deleted,
-                            attributes: event.attributes.clone(),
-                        });
-                    }
-                    Entry::Occupied(mut entry) => entry.get_mut().add(event),
-                }
+            if !self.take(received) {
+                return !self.moved.is_empty();
             }
         }
+    }
+
+    /// Takes what moves, for as long as nothing can be delivered: events that nobody takes stay in memory.
+    /// Ends when the hub does.
+    pub async fn drain(&mut self) {
+        loop {
+            let received = self.receiver.recv().await;
+            if !self.take(received) {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, received: Result<Events, broadcast::error::RecvError>) -> bool {
+        let events = match received {
+            Ok(events) => events,
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                self.missed = true;
+                return true;
+            }
+            Err(broadcast::error::RecvError::Closed) => return false,
+        };
+        let most = self.hub.options.limits.watch_changes;
+        for event in events.iter().filter(|event| self.filter.concerns(&event.entity)) {
+            if self.moved.len() >= most && !self.moved.contains_key(&event.number) {
+                // Of what he does not see, he does not hear that there was much of it either.
+                self.missed |= self.shown(event.dataset, &event.attributes).is_some();
+                continue;
+            }
+            match self.moved.entry(event.number) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Moved {
+                        dataset: event.dataset,
+                        deleted: event.deleted,
+                        attributes: event.attributes.clone(),
+                    });
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().add(event),
+            }
+        }
+        true
     }
 
     /// How a dataset is seen, when a change of these attributes (none: of the whole entity) is.

@@ -116,13 +116,7 @@ impl Hub {
         dataset: Option<&str>,
         changes: Vec<Change>,
     ) -> Result<WriteReport, HubError> {
-        if changes.len() > self.options.limits.batch {
-            return Err(HubError::Limit {
-                name: "batch",
-                limit: self.options.limits.batch as u64,
-                remedy: "send smaller batches".into(),
-            });
-        }
+        self.options.limits.check_batch(changes.len())?;
         self.state.note_seen(session.principal.number, self.now());
         let mut results: Vec<Option<ItemResult>> = Vec::with_capacity(changes.len());
         let mut planned = Vec::new();

@@ -113,6 +113,8 @@ pub enum Refusal {
     Model(#[from] DatasetError),
     #[error("the observation is dated {0}, more than {1} seconds ahead of the hub's clock")]
     Future(Time, i64),
+    #[error("what is known of `{0}` is being deleted; try again in a minute")]
+    Leaving(String),
     #[error("history can only be added with `observedAt`, which `{0}` lacks")]
     Undated(Name),
 }

@@ -13,6 +13,8 @@ pub const CORE_CONTEXT: &str = "https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-con
 pub const MAX_TERMS: usize = 10_000;
 /// Most contexts inside one another.
 pub const MAX_DEPTH: usize = 8;
+/// Most contexts that one leads to, each as often as it is named.
+pub const MAX_CONTEXTS: usize = 100;
 
 /// Whether this URL is a version of the core context.
 pub fn is_core_context(url: &str) -> bool {
@@ -42,6 +44,8 @@ pub enum ContextError {
     TooManyTerms,
     #[error("contexts lie more than {MAX_DEPTH} deep in one another")]
     TooDeep,
+    #[error("the context leads to more than {MAX_CONTEXTS} others")]
+    TooMany,
 }
 
 /// Terms and what they stand for, both ways.
@@ -49,9 +53,16 @@ pub enum ContextError {
 pub struct Context {
     /// As given, to be answered with; null for the core context alone.
     source: Value2,
+    meaning: Arc<Meaning>,
+}
+
+#[derive(Debug, Default)]
+struct Meaning {
     terms: HashMap<String, String>,
     back: HashMap<String, String>,
     vocabulary: Option<String>,
+    /// Contexts that were taken in.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -83,15 +94,23 @@ impl Context {
         source: &Value,
         lookup: &dyn Fn(&str) -> Option<Value>,
     ) -> Result<Arc<Context>, ContextError> {
-        let mut context = Context { source: Value2(source.clone()), ..Context::default() };
-        context.add(source, lookup, 0)?;
-        if context.terms.is_empty() && context.vocabulary.is_none() {
+        let mut meaning = Meaning::default();
+        meaning.add(source, lookup, 0)?;
+        if meaning.terms.is_empty() && meaning.vocabulary.is_none() {
             return Ok(Context::core());
         }
-        context.resolve();
-        Ok(Arc::new(context))
+        meaning.resolve();
+        let source = Value2(source.clone());
+        Ok(Arc::new(Context { source, meaning: Arc::new(meaning) }))
     }
 
+    /// The same context under another of its addresses.
+    pub fn at(&self, url: &str) -> Arc<Context> {
+        Arc::new(Context { source: Value2(Value::from(url)), meaning: self.meaning.clone() })
+    }
+}
+
+impl Meaning {
     fn add(
         &mut self,
         source: &Value,
@@ -100,6 +119,10 @@ impl Context {
     ) -> Result<(), ContextError> {
         if depth > MAX_DEPTH {
             return Err(ContextError::TooDeep);
+        }
+        self.taken += 1;
+        if self.taken > MAX_CONTEXTS {
+            return Err(ContextError::TooMany);
         }
         match source {
             Value::Null => Ok(()),
@@ -148,7 +171,9 @@ impl Context {
                 .filter_map(|(term, iri)| {
                     let (prefix, rest) = iri.split_once(':')?;
                     let base = self.terms.get(prefix).filter(|_| prefix != term)?;
-                    (!rest.starts_with("//")).then(|| (term.clone(), format!("{base}{rest}")))
+                    let fits = base.len() + rest.len() <= crate::parse::MAX_NAME_BYTES;
+                    let expands = fits && !rest.starts_with("//");
+                    expands.then(|| (term.clone(), format!("{base}{rest}")))
                 })
                 .collect();
             if expanded.is_empty() {
@@ -164,10 +189,12 @@ impl Context {
             .map(|(t, iri)| (Name::new(iri).as_str().to_owned(), t.clone()))
             .collect();
     }
+}
 
+impl Context {
     /// Whether this is the core context alone.
     pub fn is_core(&self) -> bool {
-        self.terms.is_empty() && self.vocabulary.is_none()
+        self.meaning.terms.is_empty() && self.meaning.vocabulary.is_none()
     }
 
     /// The context as it was given: null for the core context alone.
@@ -180,16 +207,16 @@ impl Context {
         if self.is_core() || matches!(term, "location" | "observationSpace" | "operationSpace") {
             return Name::new(term);
         }
-        if let Some(iri) = self.terms.get(term) {
+        if let Some(iri) = self.meaning.terms.get(term) {
             return Name::new(iri);
         }
         if let Some((prefix, rest)) = term.split_once(':') {
-            return match self.terms.get(prefix) {
+            return match self.meaning.terms.get(prefix) {
                 Some(base) if !rest.starts_with("//") => Name::new(&format!("{base}{rest}")),
                 _ => Name::new(term),
             };
         }
-        match &self.vocabulary {
+        match &self.meaning.vocabulary {
             Some(vocabulary) => Name::new(&format!("{vocabulary}{term}")),
             None => Name::new(term),
         }
@@ -201,24 +228,24 @@ impl Context {
         if self.is_core() {
             return text.into();
         }
-        if let Some(term) = self.back.get(text) {
+        if let Some(term) = self.meaning.back.get(text) {
             return term.as_str().into();
         }
         // What is shorter must still mean the same: it may be a term with another meaning.
         let means_it = |short: &str| self.expand(short) == *name;
-        let rest = self.vocabulary.as_deref().and_then(|v| text.strip_prefix(v));
+        let rest = self.meaning.vocabulary.as_deref().and_then(|v| text.strip_prefix(v));
         if let Some(rest) = rest.filter(|rest| !rest.is_empty() && means_it(rest)) {
             return rest.into();
         }
         if name.is_short() {
             // A short term that this context gives another meaning must be written in full.
-            return if self.terms.contains_key(text) || self.vocabulary.is_some() {
+            return if self.meaning.terms.contains_key(text) || self.meaning.vocabulary.is_some() {
                 name.iri().into()
             } else {
                 text.into()
             };
         }
-        let prefixed = self.terms.iter().filter_map(|(prefix, base)| {
+        let prefixed = self.meaning.terms.iter().filter_map(|(prefix, base)| {
             let rest = text.strip_prefix(base.as_str()).filter(|_| base.ends_with(['/', '#']))?;
             Some((base.len(), format!("{prefix}:{rest}")))
         });

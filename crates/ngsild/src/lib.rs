@@ -13,12 +13,15 @@ mod render;
 mod sieve;
 mod temporal;
 
-pub use context::{CORE_CONTEXT, Context, ContextError, is_core_context};
+pub use context::{CORE_CONTEXT, Context, ContextError, MAX_CONTEXTS, is_core_context};
 pub use filter::{Filter, OrderKey, ScopeSelection, TypeSelection};
 pub use geo::{GeoQuery, Georel, place_of};
 pub use invalid::Invalid;
 pub use members::{MAX_JOIN_LEVELS, Members};
-pub use parse::{Form, check_uri, parse_attribute, parse_entity, parse_fragment, parse_json};
+pub use parse::{
+    Form, MAX_INSTANCES, MAX_JSON_VALUES, check_uri, parse_attribute, parse_entity, parse_fragment,
+    parse_json,
+};
 pub use q::{Q, parse_q};
 pub use readings::{Measured, Reading, parse_reading_of, parse_readings};
 pub use render::{

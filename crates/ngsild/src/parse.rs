@@ -2,6 +2,7 @@
 
 use crate::{Context, Invalid, geo};
 use model::{Attribute, Content, Entity, Instance, Name, Time, Value};
+use std::collections::HashSet;
 
 /// Most attributes of one entity.
 pub const MAX_ATTRIBUTES: usize = 1_000;
@@ -11,6 +12,10 @@ pub const MAX_PARTS_DEPTH: usize = 4;
 pub const MAX_NAME_BYTES: usize = 1_024;
 /// JSON may lie at most this deep.
 pub const MAX_JSON_DEPTH: usize = 64;
+/// Most values in one JSON text.
+pub const MAX_JSON_VALUES: usize = 2_000_000;
+/// Most instances of one attribute in a request.
+pub const MAX_INSTANCES: usize = 10_000;
 /// The text that stands for null in a patch (clause 4.5.0).
 pub const NGSILD_NULL: &str = "urn:ngsi-ld:null";
 
@@ -30,6 +35,11 @@ pub enum Form {
 /// # Errors
 /// When it is none, or lies too deep, with line and column.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, Invalid> {
+    // Counted before anything is made of them; commas in texts count, too.
+    if bytes.iter().filter(|byte| **byte == b',').count() >= MAX_JSON_VALUES {
+        let what = format!("the JSON holds more than {MAX_JSON_VALUES} values; send fewer at once");
+        return Err(Invalid::request("", what));
+    }
     // The parser itself gives up at a depth of 128, before the stack does.
     let deep = || Invalid::request("", format!("the JSON is more than {MAX_JSON_DEPTH} deep"));
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
@@ -195,11 +205,17 @@ pub fn parse_attribute(
         Value::List(items)
             if form != Form::Simplified && !items.is_empty() && items.iter().all(is_instance) =>
         {
+            if items.len() > MAX_INSTANCES {
+                let what =
+                    format!("an attribute has at most {MAX_INSTANCES} instances in a request");
+                return Err(Invalid::data("", what));
+            }
             let mut instances: Vec<Instance> = Vec::with_capacity(items.len());
+            let mut ids = HashSet::new();
             for (index, item) in items.iter().enumerate() {
                 let instance = parse_instance(item, context, form, 0)
                     .map_err(|invalid| invalid.inside(&index.to_string()))?;
-                if instances.iter().any(|other| other.instance_id == instance.instance_id) {
+                if !ids.insert(instance.instance_id.clone()) {
                     let what = "two instances have the same `datasetId`";
                     return Err(Invalid::data(format!("/{index}/datasetId"), what));
                 }

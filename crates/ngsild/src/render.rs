@@ -70,6 +70,8 @@ impl Notes {
 pub struct Linked {
     pub entities: Arc<HashMap<String, Arc<Entity>>>,
     pub levels: usize,
+    /// Once so many bytes are written, only ids are: an entity is written wherever it is linked.
+    pub most: usize,
 }
 
 impl Options {
@@ -84,6 +86,7 @@ impl Options {
             linked: Linked {
                 entities: self.linked.entities.clone(),
                 levels: self.linked.levels - 1,
+                most: self.linked.most,
             },
             ..self.clone()
         })
@@ -307,13 +310,16 @@ fn instance_within(
     options: &Options,
     (within, note): (Option<&Options>, Option<&Note>),
 ) {
+    let within = within.filter(|within| out.len() < within.linked.most);
     let normalized = options.representation == Representation::Normalized;
     let simplified = options.representation == Representation::Simplified;
     if let (true, Some(within), Some(objects)) = (simplified, within, objects_of(instance)) {
         // An entity stands where its id would.
         one_or_list(out, objects, |out, id| match within.linked.entities.get(id) {
-            Some(entity) => render_entity(out, entity, context, within),
-            None => write_text(out, id),
+            Some(entity) if out.len() < within.linked.most => {
+                render_entity(out, entity, context, within);
+            }
+            _ => write_text(out, id),
         });
         return;
     }
@@ -340,7 +346,21 @@ fn instance_within(
         if !linked.is_empty() {
             let list = matches!(instance.content, Content::ListRelationship(_));
             key(out, if list { "entityList" } else { "entity" });
-            one_or_list(out, &linked, |out, entity| render_entity(out, entity, context, within));
+            if let [one] = linked.as_slice() {
+                render_entity(out, one, context, within);
+            } else {
+                out.push(b'[');
+                for (index, entity) in linked.into_iter().enumerate() {
+                    if out.len() >= within.linked.most {
+                        break;
+                    }
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    render_entity(out, entity, context, within);
+                }
+                out.push(b']');
+            }
         }
     }
     if let Some(unit) = &instance.unit {

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::call::{Call, SESSION_COOKIE, cookie};
+use crate::places::Place;
 use crate::problem::Problem;
 use crate::words::{Language, say, say_effect};
 use axum::Json;
@@ -16,6 +17,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 type Handled = Result<Response, Problem>;
 
@@ -384,51 +386,87 @@ pub async fn watch(call: Call) -> Handled {
     let watch = call.app.hub.watch(&call.session, filter)?;
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(events_of(watch))).into_response())
+    Ok((headers, Body::from_stream(events_of(watch, call.place))).into_response())
 }
 
 /// How often a stream says that it lives, so that a broken connection is noticed.
 const BEAT: Duration = Duration::from_secs(10);
 
+/// How long a stream may lie unread.
+const UNREAD: Duration = Duration::from_secs(30);
+
 /// Changes as server-sent events (WHATWG HTML, clause 9.2), until the session or the hub ends: the
 /// entities in normalized form, in the core context.
-fn events_of(mut watch: hub::Watch) -> impl futures_core::Stream<Item = Result<Bytes, Infallible>> {
-    let lives = watch.liveness();
-    async_stream::stream! {
-        yield Ok(Bytes::from_static(b"event: open\ndata: []\n\n"));
-        'told: loop {
-            let next = {
-                let mut next = std::pin::pin!(watch.next());
-                loop {
-                    match tokio::time::timeout(BEAT, next.as_mut()).await {
-                        Ok(next) => break next,
-                        Err(_) if lives() => yield Ok(Bytes::from_static(b": alive\n\n")),
-                        Err(_) => break 'told,
-                    }
-                }
-            };
-            let Ok(Some(changes)) = next else { break };
-            let mut out = Vec::new();
-            if changes.missed {
-                out.extend_from_slice(b"event: missed\ndata: some changes were not sent\n\n");
-            }
-            if !changes.gone.is_empty() {
-                out.extend_from_slice(b"event: gone\ndata: ");
-                out.extend_from_slice(json!(changes.gone).to_string().as_bytes());
-                out.extend_from_slice(b"\n\n");
-            }
-            if !changes.entities.is_empty() {
-                out.extend_from_slice(b"event: changes\ndata: [");
-                for (index, seen) in changes.entities.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(super::ngsi::answer::plain_text(seen));
-                }
-                out.extend_from_slice(b"]\n\n");
-            }
-            yield Ok(Bytes::from(out));
+fn events_of(
+    watch: hub::Watch,
+    place: Option<Arc<Place>>,
+) -> impl futures_core::Stream<Item = Result<Bytes, Infallible>> {
+    let (sender, mut receiver) = mpsc::channel(1);
+    // A task of its own: a stream that nobody reads takes its changes all the same, and notices that
+    // its session has ended.
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tell(watch, &sender, place) => {}
+            () = sender.closed() => {}
         }
-        yield Ok(Bytes::from_static(b"event: ended\ndata: []\n\n"));
+    });
+    async_stream::stream! {
+        while let Some(bytes) = receiver.recv().await {
+            yield Ok(bytes);
+        }
     }
+}
+
+async fn tell(mut watch: hub::Watch, sender: &mpsc::Sender<Bytes>, place: Option<Arc<Place>>) {
+    let lives = watch.liveness();
+    let mut text = Bytes::from_static(b"event: open\ndata: []\n\n");
+    loop {
+        let room = tokio::select! {
+            room = tokio::time::timeout(UNREAD, sender.reserve()) => room,
+            () = watch.drain() => return,
+        };
+        let Ok(Ok(room)) = room else { return };
+        room.send(text);
+        let next = {
+            let mut next = std::pin::pin!(watch.next());
+            loop {
+                match tokio::time::timeout(BEAT, next.as_mut()).await {
+                    Ok(next) => break next,
+                    // When there is no room for it, it has something to read.
+                    Err(_) if lives() => {
+                        place.iter().for_each(|place| place.make_known());
+                        drop(sender.try_send(Bytes::from_static(b": alive\n\n")));
+                    }
+                    Err(_) => break Ok(None),
+                }
+            }
+        };
+        let Ok(Some(changes)) = next else { break };
+        text = Bytes::from(told(&changes));
+    }
+    drop(sender.send(Bytes::from_static(b"event: ended\ndata: []\n\n")).await);
+}
+
+/// The events of one delivery.
+fn told(changes: &hub::Changes) -> Vec<u8> {
+    let mut out = Vec::new();
+    if changes.missed {
+        out.extend_from_slice(b"event: missed\ndata: some changes were not sent\n\n");
+    }
+    if !changes.gone.is_empty() {
+        out.extend_from_slice(b"event: gone\ndata: ");
+        out.extend_from_slice(json!(changes.gone).to_string().as_bytes());
+        out.extend_from_slice(b"\n\n");
+    }
+    if !changes.entities.is_empty() {
+        out.extend_from_slice(b"event: changes\ndata: [");
+        for (index, seen) in changes.entities.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(super::ngsi::answer::plain_text(seen));
+        }
+        out.extend_from_slice(b"]\n\n");
+    }
+    out
 }

@@ -1,6 +1,7 @@
 //! What handlers share.
 
 use crate::places::Places;
+use crate::unread::Unread;
 use courier::Courier;
 use hub::Hub;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -20,6 +21,8 @@ pub struct App {
     pub statuses: [AtomicU64; 6],
     /// Connections of the doors: HTTPS, MQTT.
     pub(crate) doors: [Arc<Places>; 2],
+    /// Answers that lie unread.
+    pub(crate) unread: Arc<Unread>,
     /// The address clients use, without a trailing slash.
     pub base_url: String,
     /// The description of all routes, once there is a router over them.
@@ -37,6 +40,7 @@ impl App {
         base_url: String,
     ) -> App {
         let doors = [limits.http_connections, limits.mqtt_connections].map(Places::new);
+        let unread = Unread::new(limits.unread);
         App {
             hub,
             courier,
@@ -47,6 +51,7 @@ impl App {
             requests: hub::Durations::default(),
             statuses: Default::default(),
             doors,
+            unread,
             openapi: OnceLock::new(),
             ready: AtomicBool::new(false),
         }

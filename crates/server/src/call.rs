@@ -16,9 +16,13 @@ use model::{Credential, Session, Value, Zone};
 use ngsild::{Context, Invalid};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The relation of a link to a context (JSON-LD 1.1 clause 6.1).
 const CONTEXT_RELATION: &str = "http://www.w3.org/ns/json-ld#context";
+
+/// A body that takes longer is slow: whose it is is asked for again.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// One request.
 pub struct Call {
@@ -29,6 +33,8 @@ pub struct Call {
     pub source: Source,
     pub body: Bytes,
     pub uri: Uri,
+    /// The place of its connection.
+    pub place: Option<Arc<Place>>,
     path: Vec<(String, String)>,
 }
 
@@ -82,12 +88,19 @@ impl FromRequest<Arc<App>> for Call {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let most = app.limits.http_body;
+        let stranger = session.principal.kind == model::Kind::Public;
+        let most = if stranger { app.limits.http_body_stranger } else { app.limits.http_body };
         let patience = seconds(app.limits.http_body_timeout);
-        let too_large = || Problem::too_large(format!("a body has at most {most} bytes"));
+        let too_large = || {
+            Problem::too_large(if stranger {
+                format!("a body has at most {most} bytes without a credential")
+            } else {
+                format!("a body has at most {most} bytes")
+            })
+        };
         if length.is_some_and(|length| length > most) {
             // A little more is read and thrown away, so that the client hears the answer.
-            let rest = Limited::new(body, 2 * most);
+            let rest = Limited::new(body, 2 * app.limits.http_body);
             drop(tokio::time::timeout(patience, drain(rest)).await);
             return Err(too_large());
         }
@@ -101,9 +114,11 @@ impl FromRequest<Arc<App>> for Call {
                 source,
                 body,
                 uri,
+                place,
                 path,
             });
         }
+        let begun = Instant::now();
         let body = Limited::new(body, most).collect();
         let body = match tokio::time::timeout(patience, body).await {
             Err(_) => return Err(Problem::slow("the body did not arrive in time")),
@@ -113,7 +128,9 @@ impl FromRequest<Arc<App>> for Call {
             Ok(Err(_)) => return Err(Invalid::request("", "the body broke off").into()),
             Ok(Ok(body)) => body.to_bytes(),
         };
-        Ok(Call { app: app.clone(), session, params, headers, source, body, uri, path })
+        // Who was revoked while the body came does not finish what was begun.
+        let session = if begun.elapsed() > SLOW { app.hub.still(&session)? } else { session };
+        Ok(Call { app: app.clone(), session, params, headers, source, body, uri, place, path })
     }
 }
 

@@ -165,6 +165,9 @@ async fn accept<F, Fut>(
     }
 }
 
+/// Between two looks at whether a connection still shows a credential.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// A head this many times the limit is still read, so that the client hears what is wrong instead
 /// of a connection that breaks.
 const HEAD_SLACK: usize = 4;
@@ -176,6 +179,15 @@ fn head_bytes<T>(request: &hyper::Request<T>) -> usize {
     };
     let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     line + request.headers().iter().map(of_field).sum::<usize>()
+}
+
+/// Whether a request is done to its end even when whoever sent it goes away: acts, sign-ins and
+/// subscriptions do more than one thing after another. Writes of entities are one commit.
+fn is_act<T>(request: &hyper::Request<T>) -> bool {
+    let path = request.uri().path();
+    let reads = matches!(*request.method(), hyper::Method::GET | hyper::Method::HEAD);
+    let of_entities = ["/ngsi-ld/v1/entit", "/ngsi-ld/v1/temporal/"];
+    !reads && !of_entities.iter().any(|start| path.starts_with(start))
 }
 
 /// Some clients end collections with a slash, which the standard does not write.
@@ -202,16 +214,25 @@ async fn serve_http(
 ) {
     let limits = app.limits.clone();
     let most = limits.http_head;
+    let place = peer.place.clone();
+    let unread = app.unread.of_connection();
+    let shelf = unread.clone();
     let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer.clone());
         trim_slash(request.uri_mut());
-        let (service, app) = (service.clone(), app.clone());
+        let (service, app, shelf) = (service.clone(), app.clone(), shelf.clone());
         let language = Language::of(request.headers());
         let begun = std::time::Instant::now();
         async move {
             let mut response = if head_bytes(&request) > most {
                 let what = format!("the head of a request has at most {most} bytes");
                 Problem::head_too_large(what).into_response()
+            } else if is_act(&request) {
+                let done = tokio::spawn(tower::ServiceExt::oneshot(service, request));
+                match done.await {
+                    Ok(answer) => answer?,
+                    Err(error) => Problem::broken(&error).into_response(),
+                }
             } else {
                 tower::ServiceExt::oneshot(service, request).await?
             };
@@ -222,7 +243,7 @@ async fn serve_http(
             let class = usize::from(response.status().as_u16() / 100).min(app.statuses.len() - 1);
             app.statuses[class].fetch_add(1, Ordering::Relaxed);
             harden(response.headers_mut());
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, std::convert::Infallible>(shelf.put(response))
         }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -239,15 +260,25 @@ async fn serve_http(
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
             }
-        }
-        _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            drop(tokio::time::timeout(Duration::from_secs(3), connection).await);
+            _ = looks.tick() => place.look(),
+            () = unread.too_much() => {
+                tracing::debug!("a connection is closed that leaves its answers unread");
+                return;
+            }
+            _ = stopped.changed() => {
+                connection.as_mut().graceful_shutdown();
+                drop(tokio::time::timeout(Duration::from_secs(3), connection).await);
+                return;
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ mod problem;
 mod public;
 mod router;
 mod routes;
+mod unread;
 mod words;
 
 pub use app::App;

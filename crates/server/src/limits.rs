@@ -7,6 +7,12 @@ hub::limits! {
     Limits {
         /// Largest body of a request.
         http_body = 16 << 20, "bytes", "413";
+        /// Largest body of a request of somebody without a credential.
+        http_body_stranger = 256 << 10, "bytes", "413";
+        /// Largest answer with entities or histories.
+        answer = 64 << 20, "bytes", "413";
+        /// Answers that lie unread, of all connections.
+        unread = 512 << 20, "bytes", "the connection with most for longest is closed";
         /// Largest head of a request.
         http_head = 64 << 10, "bytes", "431";
         /// Time a client may take to send a head.

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 /// All places of a door.
 pub struct Places {
@@ -19,17 +19,15 @@ struct Taken {
     next: u64,
     count: usize,
     /// Those who have not shown a credential, in the order they came, with how to send them away.
-    strangers: BTreeMap<u64, oneshot::Sender<()>>,
+    strangers: BTreeMap<u64, Arc<Notify>>,
 }
 
 /// Ends when a stranger has to leave; never for a known client.
-pub struct Leave(oneshot::Receiver<()>);
+pub struct Leave(Arc<Notify>);
 
 impl Leave {
     pub async fn asked(self) {
-        if self.0.await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.0.notified().await;
     }
 }
 
@@ -37,7 +35,10 @@ impl Leave {
 pub struct Place {
     all: Arc<Places>,
     number: u64,
+    leave: Arc<Notify>,
     known: AtomicBool,
+    /// A credential was shown since the last look.
+    shown: AtomicBool,
 }
 
 impl Places {
@@ -67,25 +68,43 @@ impl Places {
         if taken.count >= self.most {
             // Its place is free once its connection has ended.
             if let Some((_, leave)) = taken.strangers.pop_first() {
-                let _ = leave.send(());
+                leave.notify_one();
             }
             return None;
         }
-        let (leave, left) = oneshot::channel();
+        let leave = Arc::new(Notify::new());
         let number = taken.next;
         taken.next += 1;
         taken.count += 1;
-        taken.strangers.insert(number, leave);
-        let known = AtomicBool::new(false);
-        Some((Arc::new(Place { all: self.clone(), number, known }), Leave(left)))
+        taken.strangers.insert(number, leave.clone());
+        let place = Place {
+            all: self.clone(),
+            number,
+            leave: leave.clone(),
+            known: AtomicBool::new(false),
+            shown: AtomicBool::new(false),
+        };
+        Some((Arc::new(place), Leave(leave)))
     }
 }
 
 impl Place {
     /// Its holder has shown a credential that holds.
     pub fn make_known(&self) {
+        self.shown.store(true, Ordering::Relaxed);
         if !self.known.swap(true, Ordering::Relaxed) {
             self.all.taken.lock().strangers.remove(&self.number);
+        }
+    }
+}
+
+impl Place {
+    /// Looked at now and then: who has shown no credential since the last look is a stranger again. One
+    /// that was revoked would otherwise hold its place for as long as it likes.
+    pub fn look(&self) {
+        let silent = !self.shown.swap(false, Ordering::Relaxed);
+        if silent && self.known.swap(false, Ordering::Relaxed) {
+            self.all.taken.lock().strangers.insert(self.number, self.leave.clone());
         }
     }
 }
@@ -108,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn strangers_make_room_and_known_clients_stay() {
         let places = Places::new(3);
-        let (known, leave) = places.take().await;
+        let (known, silent) = places.take().await;
         known.make_known();
         let mut strangers = Vec::new();
         for _ in 0..2 {
@@ -128,8 +147,17 @@ mod tests {
         other.make_known();
         let wait = Duration::from_millis(20);
         assert!(tokio::time::timeout(wait, places.take()).await.is_err(), "all are known");
-        assert!(tokio::time::timeout(wait, leave.asked()).await.is_err(), "nobody asked it");
         drop(other);
-        assert!(tokio::time::timeout(wait, places.take()).await.is_ok());
+        let last = tokio::time::timeout(wait, places.take()).await.unwrap();
+        last.0.make_known();
+        // Whoever was known and shows nothing for two looks makes room like any stranger.
+        known.look();
+        assert!(tokio::time::timeout(wait, places.take()).await.is_err(), "it was just seen");
+        known.look();
+        assert!(
+            tokio::time::timeout(wait, places.take()).await.is_err(),
+            "its place is still held"
+        );
+        tokio::time::timeout(wait, silent.asked()).await.unwrap();
     }
 }

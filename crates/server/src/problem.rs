@@ -73,6 +73,13 @@ impl Problem {
         Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Not acceptable", detail)
     }
 
+    /// A handler that did not come to its end.
+    pub fn broken(error: &tokio::task::JoinError) -> Problem {
+        tracing::error!(%error, "a request was not done to its end");
+        let what = "whether it was done is not known; look before it is sent again";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", "The hub failed", what.to_owned())
+    }
+
     pub fn too_large(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "Too large", detail)
     }
@@ -163,6 +170,12 @@ impl From<Refusal> for Problem {
                 Problem::new(StatusCode::CONFLICT, "AlreadyExists", "Already exists", detail)
             }
             Refusal::NotFound(_) | Refusal::NoAttribute(..) => Problem::not_found(detail),
+            Refusal::Leaving(_) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage",
+                "The store cannot do this now",
+                detail,
+            ),
             _ => Problem::from(Invalid::data("", detail)),
         }
     }
@@ -202,7 +215,7 @@ impl From<HubError> for Problem {
             }
             HubError::Limit { name, limit, .. } => {
                 let status = match name {
-                    "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
+                    "answer" | "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
                     "contexts" | "inbox" | "quarantine" | "subscriptions" => {
                         StatusCode::INSUFFICIENT_STORAGE
                     }

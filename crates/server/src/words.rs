@@ -289,6 +289,11 @@ const PROBLEMS: &[(&str, Told, Told)] = &[
         ("Penyimpanan belum dapat melakukannya", "Beri tahu pengelola hub, dan coba lagi nanti."),
     ),
     (
+        "broken",
+        ("The hub failed", "Look whether it was done before you send it again."),
+        ("Hub gagal", "Lihat dahulu apakah sudah terlaksana sebelum mengirim lagi."),
+    ),
+    (
         "stopping",
         ("The hub is stopping", "Try again in a minute."),
         ("Hub sedang berhenti", "Coba lagi sebentar lagi."),

@@ -16,6 +16,7 @@ use crate::{Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 /// When sealing is worth it.
 #[derive(Clone, Copy, Debug)]
@@ -556,7 +557,19 @@ impl Store {
         left.delete(ids);
         self.files().replace_keyring(&left.to_bytes())?;
         *ring = left;
+        self.keyring_torn.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Those of some keys that encrypt for a scope, and were not deleted.
+    pub fn keys_left(&self, under: Under, ids: &[u32]) -> Vec<u32> {
+        let there = self.keys_of(under);
+        ids.iter().copied().filter(|id| there.contains(id)).collect()
+    }
+
+    /// All keys of a scope: of a dataset, those of its subjects too.
+    pub fn keys_of(&self, under: Under) -> Vec<u32> {
+        self.keys().read().of_scope(Self::scope_of(under))
     }
 }
 

@@ -92,6 +92,11 @@ impl Store {
         self.leaving.write().insert(under);
     }
 
+    /// Whose keys are still to be deleted.
+    pub fn leaving(&self) -> HashSet<Under> {
+        self.leaving.read().clone()
+    }
+
     /// What is known of a dataset's states, or of what governs; none when nothing was said of it yet.
     pub fn states(&self, of: u32) -> Option<MultisetHash> {
         self.states.read().get(&of).copied()

@@ -78,6 +78,8 @@ pub struct Store {
     pub(crate) states: RwLock<HashMap<u32, MultisetHash>>,
     /// Whose keys are to be deleted, and are not yet.
     pub(crate) leaving: RwLock<HashSet<Under>>,
+    /// Half a line may lie at the end of the keyring's file.
+    pub(crate) keyring_torn: AtomicBool,
 }
 
 struct Head {
@@ -189,6 +191,7 @@ impl Store {
             parts: Kept::default(),
             states: RwLock::default(),
             leaving: RwLock::default(),
+            keyring_torn: AtomicBool::new(false),
         };
         store.load_states()?;
         store.load()?;
@@ -563,11 +566,18 @@ impl Store {
         }
     }
 
-    /// Deletes keys for good: what they encrypt cannot be read again.
+    /// Deletes keys of a scope for good, those of them that are still there: what they encrypt cannot be
+    /// read again.
     ///
     /// # Errors
     /// When the keyring cannot be replaced; the keys are still there then.
-    pub fn shred(&self, under: Under) -> Result<usize, StoreError> {
+    pub fn shred(&self, under: Under, ids: &[u32]) -> Result<usize, StoreError> {
+        let ids = self.keys_left(under, ids);
+        if ids.is_empty() {
+            // It was done: what lies there now came later, and has keys of its own.
+            self.leaving.write().remove(&under);
+            return Ok(0);
+        }
         let gone: Vec<Arc<Held>> = {
             let entities = self.entities.read();
             let goes = |number: &u64| match under {
@@ -584,7 +594,6 @@ impl Store {
             self.engine.remove(&mut writes, Table::Meta, &self.id_key(&held.entity.id));
         }
         self.write(writes)?;
-        let ids = self.keyring.read().of_scope(Self::scope_of(under));
         self.drop_keys(&ids)?;
         self.leaving.write().remove(&under);
         self.parts.clear();

@@ -202,6 +202,16 @@ impl Keyring {
         Some((id, self.line(id)))
     }
 
+    /// Takes back a key that was created, for it could not be made durable. Its number is not given again.
+    pub fn take_back(&mut self, id: KeyId) {
+        let Some(held) = self.keys.remove(&id) else { return };
+        let older = self.keys.iter().filter(|(_, one)| one.scope == held.scope);
+        match older.map(|(id, _)| *id).max() {
+            Some(before) => self.current.insert(held.scope, before),
+            None => self.current.remove(&held.scope),
+        };
+    }
+
     /// Notes the public key of the sensitive root, if that is open and not noted yet; the bytes are to
     /// be appended to the keyring's file.
     pub fn note_public(&mut self) -> Option<Vec<u8>> {

@@ -24,16 +24,18 @@ impl Chores {
 
     /// Deletes keys, and then the note that they are to be deleted.
     fn shred(&mut self, hub: &Hub) {
-        for Shred { under, name, dataset, reply } in std::mem::take(&mut self.shreds) {
-            if let Err(error) = hub.store.shred(under) {
-                tracing::error!(%error, dataset, "keys cannot be deleted; again at the next start");
+        for shred in std::mem::take(&mut self.shreds) {
+            let done = shred.done();
+            let Shred { under, dataset, keys, reply } = shred;
+            if let Err(error) = hub.store.shred(under, &keys) {
+                tracing::error!(%error, dataset, "keys cannot be deleted; tried again soon");
                 if let Some(reply) = reply {
                     drop(reply.send(Err(error)));
                 }
                 continue;
             }
-            let mut documents = vec![crate::govern::document(kinds::SHREDDING, &name, None)];
-            if matches!(under, Under::Dataset(_)) {
+            let mut documents = vec![done];
+            if matches!(under, Under::Dataset(_)) && !keys.is_empty() {
                 let prefix = format!("{dataset}/");
                 let kept = hub.store.documents(kinds::QUARANTINE);
                 let of_it = kept.iter().filter(|(name, _)| name.starts_with(&prefix));
@@ -43,7 +45,7 @@ impl Chores {
             }
             let batch = Batch { documents, time: hub.now(), ..Batch::default() };
             if let Err(error) = hub.store.commit(batch) {
-                tracing::error!(%error, dataset, "the note of a deleted key stays");
+                tracing::error!(%error, dataset, "the note of a deleted key stays for now");
             }
             if let Some(reply) = reply {
                 drop(reply.send(Ok(())));

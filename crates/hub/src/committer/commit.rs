@@ -24,12 +24,12 @@ impl Group<'_> {
         let idle = self.sealed.is_empty() && self.jobs.is_empty() && self.retained.is_empty();
         let documents = std::mem::take(&mut self.documents);
         let idle = idle && documents.is_empty();
-        if !idle || !self.records.is_empty() {
+        if !idle || !self.records.is_empty() || !self.unasked.is_empty() {
             self.write_documents(&documents);
             self.join_ahead();
             match self.ensure_keys() {
                 Ok(()) => chores.shreds.extend(self.commit_changes()),
-                Err(error) => self.fail(&error, &[]),
+                Err(error) => self.fail(&error),
             }
         }
         chores.run(hub);
@@ -86,7 +86,10 @@ impl Group<'_> {
         let mut shreds = Vec::new();
         for (job, _) in &mut self.jobs {
             batch.documents.append(&mut job.documents);
-            shreds.extend(job.shred.take());
+            if let Some(mut shred) = job.shred.take() {
+                batch.documents.push(shred.note(&self.hub.store));
+                shreds.push(shred);
+            }
         }
         batch.erased.extend(shreds.iter().map(|shred| shred.under));
         let matched = self.matched();
@@ -106,16 +109,18 @@ impl Group<'_> {
             self.records.append(&mut job.records);
         }
         self.records.extend(matched.records);
-        self.records.iter().for_each(|record| push_record(&mut batch, record));
+        let records = self.records.iter().chain(&self.unasked);
+        records.for_each(|record| push_record(&mut batch, record));
         let stepped = self.hub.watches.are_there().then(|| batch.steps.clone());
         let counters = &self.hub.counters;
         let observations: usize = batch.rows.iter().map(|rows| rows.rows.len()).sum();
         let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
         let records = batch.records.len() as u64;
         if let Err(error) = self.hub.store.commit(batch) {
-            self.fail(&error, &events);
+            self.fail(&error);
             return Vec::new();
         }
+        self.hub.recorder.caught_up();
         counters.add(Counter::Commits, 1);
         counters.add(Counter::Records, records);
         counters.add(Counter::Observations, observations as u64);
@@ -221,9 +226,10 @@ impl Group<'_> {
         Ok(())
     }
 
-    fn fail(self, error: &StoreError, events: &[ChangeEvent]) {
+    fn fail(self, error: &StoreError) {
+        self.hub.recorder.keep(self.unasked, self.hub.options.limits.records_kept);
         let (jobs, ring, replies) = (self.jobs, self.ring, self.replies);
-        Failed { hub: self.hub, jobs, ring, replies }.answer(error, events);
+        Failed { hub: self.hub, jobs, ring, replies }.answer(error);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Writes whose commit failed: life-safety ones go on through the ring.
 
 use crate::Hub;
+use crate::apply::apply;
 use crate::job::{Committed, Done, Planned, WriteJob, WriterStep};
 use crate::readings::as_entity;
 use crate::watch::ChangeEvent;
 use model::{Change, Entity, Outcome, Refusal};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use store::StoreError;
 
@@ -28,73 +29,71 @@ pub struct Failed<'a> {
 }
 
 impl Failed<'_> {
-    /// What steps into life-safety datasets bring, and the states they lead to.
-    fn steps(hub: &Hub, job: &WriteJob) -> (Option<Vec<Entity>>, Vec<ChangeEvent>) {
+    /// What steps into life-safety datasets bring; none when they go elsewhere too, or there are none.
+    fn steps(hub: &Hub, job: &WriteJob) -> Option<Vec<Entity>> {
         let snapshot = hub.state.snapshot();
         let now = hub.store.now();
-        let (mut entities, mut shown) = (Vec::new(), Vec::new());
-        for WriterStep { step, .. } in &job.steps {
-            let held = now.by_number(step.entity);
-            let held = held.filter(|held| {
-                snapshot.by_number(held.dataset).is_some_and(|dataset| dataset.life_safety)
-            });
-            let brought = held.and_then(|held| Some((as_entity(&held, step)?, held)));
-            let Some((brought, held)) = brought else { return (None, Vec::new()) };
-            let mut entity = held.entity.clone();
-            if let Some(series) = held.series.iter().find(|series| series.number == step.series) {
-                let (at, time) = (step.at.unwrap_or(hub.now()), hub.now());
-                series.step(Arc::make_mut(&mut entity), at, step.value, time);
-            }
-            entities.push(brought);
-            shown.push(ChangeEvent {
-                number: held.number,
-                dataset: held.dataset,
-                entity,
-                deleted: false,
-                created: false,
-                attributes: Vec::new(),
-            });
-        }
-        ((!entities.is_empty()).then_some(entities), shown)
+        let brings = |one: &WriterStep| {
+            let held = now.by_number(one.step.entity)?;
+            let safety = snapshot.by_number(held.dataset).is_some_and(|d| d.life_safety);
+            safety.then(|| as_entity(&held, &one.step))?
+        };
+        if job.steps.is_empty() { None } else { job.steps.iter().map(brings).collect() }
     }
 
-    /// Life-safety writes go on through the ring; all others hear that nothing was done.
-    pub fn answer(mut self, error: &StoreError, events: &[ChangeEvent]) {
+    /// Life-safety writes go on through the ring; all others hear that nothing was done. Shown is what
+    /// the ring took and nothing else, whatever else was in the group.
+    pub fn answer(mut self, error: &StoreError) {
         tracing::error!(%error, "a commit failed");
-        let (mut kept, mut stepped) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
+        let mut shown: BTreeMap<u64, ChangeEvent> = BTreeMap::new();
         for (at, (job, results)) in self.jobs.into_iter().enumerate() {
-            let (entities, mut shown) = match self.ring.remove(&at) {
-                Some(entities) => (Some(entities), Vec::new()),
-                None => Self::steps(self.hub, &job),
-            };
+            let entities = self.ring.remove(&at).or_else(|| Self::steps(self.hub, &job));
             let entities = entities.filter(|_| results.iter().all(Result::is_ok));
-            if entities.is_some_and(|entities| self.hub.ring_write(job.writer, &entities)) {
-                let committed = Committed {
-                    results,
-                    record: None,
-                    in_ring: true,
-                    position: 0,
-                    group: 0,
-                    path: Vec::new(),
-                    leaf: [0; 32],
-                };
-                stepped.append(&mut shown);
-                kept.push((job.reply, committed));
-            } else {
-                drop(job.reply.send(Err(copy(error))));
+            match entities {
+                Some(entities) if self.hub.ring_write(job.writer, &entities) => {
+                    let committed = Committed {
+                        results,
+                        record: None,
+                        in_ring: true,
+                        position: 0,
+                        group: 0,
+                        path: Vec::new(),
+                        leaf: [0; 32],
+                    };
+                    entities.into_iter().for_each(|entity| show(self.hub, &mut shown, entity));
+                    kept.push((job.reply, committed));
+                }
+                _ => drop(job.reply.send(Err(copy(error)))),
             }
         }
         for (_, reply) in self.replies {
             drop(reply.send(Err(copy(error))));
         }
-        if !kept.is_empty() {
-            self.hub.show_from_ring(events);
-            self.hub.show_from_ring(&stepped);
-        }
+        self.hub.show_from_ring(shown.into_values().collect());
         for (reply, committed) in kept {
             drop(reply.send(Ok(committed)));
         }
     }
+}
+
+/// What an entity becomes by what the ring took.
+fn show(hub: &Hub, shown: &mut BTreeMap<u64, ChangeEvent>, brought: Entity) {
+    // New ones are there once the ring is reconciled.
+    let held = hub.store.entity(&brought.id).filter(|held| held.deleted.is_none());
+    let Some(held) = held else { return };
+    let before = shown.get(&held.number).map_or(&held.entity, |event| &event.entity);
+    let Ok(applied) = apply(Change::Upsert(brought), Some(before), hub.now(), true) else { return };
+    let Some(state) = applied.state else { return };
+    let event = ChangeEvent {
+        number: held.number,
+        dataset: held.dataset,
+        entity: Arc::new(state),
+        deleted: false,
+        created: false,
+        attributes: applied.set.into_iter().map(|(name, _)| name).collect(),
+    };
+    shown.insert(held.number, event);
 }
 
 fn copy(error: &StoreError) -> StoreError {

@@ -294,7 +294,6 @@ impl Hub {
         source: &crate::Source,
     ) -> Result<String, HubError> {
         let wrong = || HubError::Unauthenticated("the code is unknown, used or expired".into());
-        let _alone = self.governing.lock().await;
         let now = self.now();
         let block = format!("code/{}", source.block);
         self.state
@@ -303,30 +302,36 @@ impl Hub {
             .take(&block, source.browser, now)
             .map_err(HubError::Throttled)?;
         let digest = hex_digest(&code.trim().to_uppercase());
-        let found = self.state.credential(&digest).filter(|c| c.one_time && c.expires > now);
-        let Some(found) = found else {
+        let owner = || {
+            let found = self.state.credential(&digest).filter(|c| c.one_time && c.expires > now)?;
+            self.state.principal(found.principal).filter(|p| p.status == Status::Active)
+        };
+        let Some(principal) = owner() else {
             self.count_unknown("code", &source.block.to_string());
             return Err(wrong());
         };
-        let principal =
-            self.state.principal(found.principal).filter(|p| p.status == Status::Active);
-        let principal = principal.ok_or_else(wrong)?;
+        // Hashed before anything waits for it: whoever governs is not kept waiting by a flood.
+        let hash = match (principal.kind, password) {
+            (Kind::Official, None) => {
+                return Err(Invalid::data("/password", "is missing: choose one").into());
+            }
+            (Kind::Official, Some(password)) => {
+                guard::check_new_password(password, &principal.login)?;
+                let password = password.to_owned();
+                let hash = move || guard::hash_password(&password, &vault::random());
+                Some(self.hashes.turn(source)?.hash(hash).await??)
+            }
+            _ => None,
+        };
+        let _alone = self.governing.lock().await;
+        let principal = owner().filter(|now| now.number == principal.number).ok_or_else(wrong)?;
         let mut effects = Effects {
             documents: vec![document(kinds::CREDENTIAL, &digest, None)],
             detail: map([("principal", Value::Integer(principal.number.cast_signed()))]),
             governs: true,
             ..Effects::default()
         };
-        let token = if principal.kind == Kind::Official {
-            let password =
-                password.ok_or_else(|| Invalid::data("/password", "is missing: choose one"))?;
-            guard::check_new_password(password, &principal.login)?;
-            let _permit = self.hashes.acquire().await.map_err(|_| HubError::Stopping)?;
-            let password = password.to_owned();
-            let hashed = tokio::task::spawn_blocking(move || {
-                guard::hash_password(&password, &vault::random())
-            });
-            let hash = hashed.await.map_err(|_| HubError::Stopping)??;
+        let token = if let Some(hash) = hash {
             let number = principal.number.to_string();
             effects.documents.push(document(kinds::PASSWORD, &number, Some(hash.into_bytes())));
             None

@@ -282,7 +282,8 @@ impl Hub {
             let found = self.follow(&mut lenses, from, join).unwrap_or_default();
             looks.extend(found.iter().map(|one| (one.dataset, one.seen.level, 1)));
             if join.inline {
-                let linked: Linked = join.inside(found.iter().map(|one| &one.seen));
+                let linked: Linked = join
+                    .inside(found.iter().map(|one| &one.seen), self.options.limits.notification);
                 written.iter_mut().for_each(|(_, options)| options.linked = linked.clone());
             } else {
                 written.extend(found.into_iter().map(|one| {

@@ -315,20 +315,26 @@ async fn nothing_that_was_ended_is_put_back() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit() {
-    let directory = tempfile::tempdir().unwrap();
-    let hub = super::start(&directory, 0).await;
+async fn with_people(directory: &tempfile::TempDir) -> std::sync::Arc<crate::Hub> {
+    let hub = super::start(directory, 0).await;
     let mut people = super::dataset("people", "Person", false);
     people.about_people = true;
     hub.bootstrap_datasets(vec![people]).await.unwrap();
+    hub
+}
+
+fn person(id: &str, text: &str) -> model::Change {
+    let json = format!(r#"{{"id":"{id}","type":"Person","note":{{"value":"{text}"}}}}"#);
+    let json = ngsild::parse_json(json.as_bytes()).unwrap();
+    let core = ngsild::Context::core();
+    model::Change::Upsert(ngsild::parse_entity(&json, &core, ngsild::Form::Full).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = with_people(&directory).await;
     let own = hub.own_session();
-    let person = |id: &str, text: &str| {
-        let json = format!(r#"{{"id":"{id}","type":"Person","note":{{"value":"{text}"}}}}"#);
-        let json = ngsild::parse_json(json.as_bytes()).unwrap();
-        let core = ngsild::Context::core();
-        model::Change::Upsert(ngsild::parse_entity(&json, &core, ngsild::Form::Full).unwrap())
-    };
     hub.write(&own, vec![person("urn:x:1", "a"), person("urn:x:2", "a")]).await.unwrap();
     let body = serde_json::json!({"dataset": "people", "entity": "urn:x:1"});
     let act = crate::Act {
@@ -340,8 +346,19 @@ async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit(
     std::fs::rename(&keys, &away).unwrap();
     assert!(hub.act(&own, act).await.is_err());
     std::fs::rename(&away, &keys).unwrap();
-    // Somebody writes to who is to be forgotten, and to somebody else.
-    hub.write(&own, vec![person("urn:x:1", "b"), person("urn:x:2", "b")]).await.unwrap();
+    // Nothing comes under a key that is to go; somebody else is written to.
+    let written =
+        hub.write(&own, vec![person("urn:x:1", "b"), person("urn:x:2", "b")]).await.unwrap();
+    assert!(
+        matches!(
+            written.results.as_slice(),
+            [
+                crate::ItemResult::Refused(crate::HubError::Refusal(model::Refusal::Leaving(_))),
+                crate::ItemResult::Done(_)
+            ]
+        ),
+        "{written:?}"
+    );
     let vkey = hub.vkey();
     let (size, root) = hub.store.log_root();
     let kept = hub.signing.sign(size, &root);
@@ -351,7 +368,75 @@ async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit(
     let hub = super::start(&directory, 0).await;
     hub.write(&hub.own_session(), vec![person("urn:x:2", "c")]).await.unwrap();
     assert!(hub.store.entity("urn:x:1").is_none(), "done at the start");
+    hub.write(&hub.own_session(), vec![person("urn:x:1", "known again")]).await.unwrap();
     hub.stop().await;
     drop(hub);
     assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+}
+
+/// A note that was left behind, or put back, deletes nothing that came after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_deleted_keys_deletes_no_later_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    let own = hub.own_session();
+    hub.write(&own, vec![said("urn:x:1", "dry")]).await.unwrap();
+    let number = hub.state.snapshot().dataset("rivers").unwrap().0;
+    let mut shred = crate::job::Shred {
+        under: store::Under::Dataset(number),
+        dataset: "rivers".into(),
+        keys: Vec::new(),
+        reply: None,
+    };
+    let note = shred.note(&hub.store);
+    let body = serde_json::json!({"dataset": "rivers"});
+    let act = crate::Act {
+        name: "dataset.shred".into(),
+        body: ngsild::parse_json(body.to_string().as_bytes()).unwrap(),
+    };
+    hub.act(&own, act).await.unwrap();
+    assert!(hub.store.entity("urn:x:1").is_none());
+    hub.write(&own, vec![said("urn:x:2", "flooded")]).await.unwrap();
+    hub.store
+        .commit(store::Batch { documents: vec![note], time: hub.now(), ..store::Batch::default() })
+        .unwrap();
+    let vkey = hub.vkey();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new(), "nothing leaves");
+    let hub = super::start(&directory, 0).await;
+    hub.write(&hub.own_session(), vec![said("urn:x:3", "flooded")]).await.unwrap();
+    assert!(hub.store.entity("urn:x:2").is_some(), "it came after what was deleted");
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+}
+
+/// A key that could not be made durable is not used: what lay under it would open nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_could_not_be_written_is_not_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = with_people(&directory).await;
+    let (own, vkey) = (hub.own_session(), hub.vkey());
+    hub.write(&own, vec![person("urn:x:3", "a")]).await.unwrap();
+    let (keys, away) = (directory.path().join("data.keys"), directory.path().join("away"));
+    std::fs::rename(&keys, &away).unwrap();
+    let refused = hub.write(&own, vec![person("urn:x:1", "a")]).await;
+    assert!(refused.is_err(), "a person has a key of his own: {refused:?}");
+    // As an append leaves it that broke off.
+    let keyring = away.join("keyring");
+    let torn = [std::fs::read(&keyring).unwrap(), vec![0, 0, 0, 60, 1, 2, 3]].concat();
+    std::fs::write(&keyring, torn).unwrap();
+    std::fs::rename(&away, &keys).unwrap();
+    hub.write(&own, vec![person("urn:x:1", "b"), person("urn:x:2", "b")]).await.unwrap();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    let hub = super::start(&directory, 0).await;
+    assert!(hub.store.entity("urn:x:1").is_some());
+    hub.stop().await;
 }

@@ -5,10 +5,12 @@ use crate::app::App;
 use crate::call::{Peer, source_of};
 use bytes::BytesMut;
 use hub::{HubError, ItemResult, Source, WriteReport};
-use model::{Attribute, Change, Content, Credential, Entity, Instance, Name, Session, Time, Value};
+use model::{
+    Attribute, Change, Content, Credential, Entity, Instance, Name, Refusal, Session, Time, Value,
+};
 use ngsild::{Context, Form, check_uri, parse_attribute, parse_fragment, parse_json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
@@ -17,6 +19,9 @@ use tokio_rustls::server::TlsStream;
 const CONNECT_TIMEOUT_S: u64 = 10;
 /// Keep-alive in seconds for clients that ask for none.
 const LONGEST_SILENCE_S: u64 = 3_600;
+
+/// Between two looks at whether the token of a silent client still holds.
+const LOOK: Duration = Duration::from_secs(10);
 
 type Stream = TlsStream<tokio::net::TcpStream>;
 
@@ -45,11 +50,11 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
         tokio::time::timeout(Duration::from_secs(CONNECT_TIMEOUT_S), connection.connect());
     let Ok(Some((connect, token))) = connect.await else { return };
     peer.place.make_known();
-    let silence = match connect.keep_alive_s {
+    let silence = Duration::from_secs(match connect.keep_alive_s {
         0 => LONGEST_SILENCE_S,
         // Clause 3.1.2.10: one and a half times the keep-alive.
         seconds => u64::from(seconds) * 3 / 2,
-    };
+    });
     loop {
         // What came with the CONNECT is there before anything more is read (clause 3.1.4).
         match connection.work(&token).await {
@@ -60,14 +65,25 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
                 return connection.end(code).await;
             }
         }
-        let more = tokio::select! {
-            more = tokio::time::timeout(Duration::from_secs(silence), connection.read()) => more,
-            _ = stopped.changed() => return connection.end(reason::SERVER_SHUTTING_DOWN).await,
-        };
-        match more {
-            Err(_) => return connection.end(reason::KEEP_ALIVE_TIMEOUT).await,
-            Ok(false) => return,
-            Ok(true) => {}
+        let since = Instant::now();
+        loop {
+            let left = silence.saturating_sub(since.elapsed());
+            let more = tokio::select! {
+                more = tokio::time::timeout(left.min(LOOK), connection.read()) => more,
+                _ = stopped.changed() => {
+                    return connection.end(reason::SERVER_SHUTTING_DOWN).await;
+                }
+            };
+            match more {
+                Err(_) if left <= LOOK => return connection.end(reason::KEEP_ALIVE_TIMEOUT).await,
+                // Whoever was revoked holds no place by saying nothing.
+                Err(_) if connection.session(&token).is_err() => {
+                    return connection.end(reason::NOT_AUTHORIZED).await;
+                }
+                Err(_) => {}
+                Ok(false) => return,
+                Ok(true) => break,
+            }
         }
     }
 }
@@ -150,7 +166,10 @@ impl Connection {
             let packet = codec::take(&mut self.buffer, self.version, self.app.limits.mqtt_packet);
             match packet {
                 Ok(Some(Packet::Publish(publish))) => publishes.push(publish),
-                Ok(Some(Packet::PingRequest)) => codec::ping_response(&mut self.out),
+                Ok(Some(Packet::PingRequest)) => {
+                    self.session(token).map_err(ended)?;
+                    codec::ping_response(&mut self.out);
+                }
                 Ok(Some(Packet::Subscribe { packet_id, filters })) => {
                     codec::refuse_filters(&mut self.out, self.version, packet_id, filters, true);
                 }
@@ -182,9 +201,7 @@ impl Connection {
         if publishes.is_empty() {
             return Ok(());
         }
-        let session = self
-            .session(token)
-            .map_err(|_| Malformed(reason::NOT_AUTHORIZED, "the token ended"))?;
+        let session = self.session(token).map_err(ended)?;
         let mut rest = publishes.into_iter().peekable();
         while let Some(first) = rest.next() {
             // Messages to the same dataset go into one commit.
@@ -276,6 +293,10 @@ impl Connection {
     }
 }
 
+fn ended(_: HubError) -> Malformed {
+    Malformed(reason::NOT_AUTHORIZED, "the token ended")
+}
+
 /// Where the results of one message lie, or what is wrong with it.
 type Parsed = Result<std::ops::Range<usize>, String>;
 
@@ -297,7 +318,9 @@ fn worst(results: &[ItemResult]) -> Result<(u8, String), Malformed> {
                     HubError::Unauthenticated(_) | HubError::Forbidden(_) => reason::NOT_AUTHORIZED,
                     HubError::Limit { .. } => reason::QUOTA_EXCEEDED,
                     HubError::Conflict(_) => reason::TOPIC_NAME_INVALID,
-                    HubError::Storage(_) | HubError::Stopping => {
+                    HubError::Storage(_)
+                    | HubError::Stopping
+                    | HubError::Refusal(Refusal::Leaving(_)) => {
                         // Never acknowledged, so that the device keeps it.
                         return Err(Malformed(
                             reason::SERVER_UNAVAILABLE,

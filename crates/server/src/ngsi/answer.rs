@@ -27,6 +27,8 @@ pub struct Reply {
     pub context: Arc<Context>,
     /// Normalized and whole, in the core context: written once for all who ask.
     plain: bool,
+    /// Bytes an answer may have.
+    most: usize,
 }
 
 /// The link to the core context.
@@ -100,7 +102,7 @@ impl Reply {
         options.members = Members::parse(lists, &params.list("datasetId"), &context)?;
         options.geometry = params.get("geometryProperty").map(|term| context.expand(term));
         let plain = *context.source() == Value::Null && options == Options::default();
-        Ok(Reply { shape, options, context, plain })
+        Ok(Reply { shape, options, context, plain, most: call.app.limits.answer })
     }
 
     /// Writes only these members of entities.
@@ -127,7 +129,7 @@ impl Reply {
         if !join.inline {
             return Ok((found, record));
         }
-        self.options.linked = join.inside(found.iter().map(|(seen, _)| seen));
+        self.options.linked = join.inside(found.iter().map(|(seen, _)| seen), self.most + 1);
         self.plain = false;
         Ok((Vec::new(), record))
     }
@@ -183,7 +185,14 @@ impl Reply {
 
     /// Writes a list of entities, or a feature collection; after them those that they lead to, each
     /// with what is wanted of it.
-    pub fn entities(&self, entities: &[Arc<Seen>], linked: &[(Arc<Seen>, Members)]) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// When they are more than an answer may hold.
+    pub fn entities(
+        &self,
+        entities: &[Arc<Seen>],
+        linked: &[(Arc<Seen>, Members)],
+    ) -> Result<Vec<u8>, Problem> {
         let mut body = Vec::with_capacity(entities.len() * 512 + 64);
         if self.shape == Shape::GeoJson {
             body.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":");
@@ -196,6 +205,7 @@ impl Reply {
                 body.push(b',');
             }
             self.entity(&mut body, entity);
+            self.check(&body)?;
         }
         for (entity, members) in linked {
             if body.last() != Some(&b'[') {
@@ -203,12 +213,26 @@ impl Reply {
             }
             let options = Options { members: members.clone(), ..self.options.clone() };
             self.entity_with(&mut body, entity, &options);
+            self.check(&body)?;
         }
         body.push(b']');
         if self.shape == Shape::GeoJson {
             self.close(&mut body);
         }
-        body
+        Ok(body)
+    }
+
+    /// Whether an answer may be as long as it is.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn check(&self, body: &[u8]) -> Result<(), Problem> {
+        if body.len() <= self.most {
+            return Ok(());
+        }
+        let limit = self.most as u64;
+        let remedy = "ask for fewer at once with `limit`, `attrs` or `joinLevel`".into();
+        Err(hub::HubError::Limit { name: "answer", limit, remedy }.into())
     }
 
     /// The same, where there are no features to be had.

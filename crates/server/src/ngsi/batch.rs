@@ -23,6 +23,7 @@ fn entities(call: &Call, whole: bool) -> Result<Vec<(String, Result<Entity, Inva
     if items.is_empty() {
         return Err(Invalid::data("", "the batch is empty").into());
     }
+    call.app.hub.limits().check_batch(items.len())?;
     let form = form_of(call);
     // One context for all is the usual case.
     let shared = call.context(Some(items.first().unwrap_or(&Value::Null)))?;
@@ -175,6 +176,7 @@ pub async fn delete(call: Call) -> Handled {
     if items.is_empty() {
         return Err(Invalid::data("", "the list is empty").into());
     }
+    call.app.hub.limits().check_batch(items.len())?;
     let mut ids = Vec::new();
     let mut errors = Vec::new();
     for (index, item) in items.iter().enumerate() {

@@ -63,7 +63,7 @@ pub async fn retrieve(call: Call) -> Handled {
     let (linked, looked) = reply.join(&call, &answer.entities, join.as_ref()).await?;
     let record = answer.record.or(looked);
     if !linked.is_empty() {
-        return Ok(reply.respond(reply.entities(&answer.entities, &linked), record));
+        return Ok(reply.respond(reply.entities(&answer.entities, &linked)?, record));
     }
     let mut body = Vec::with_capacity(1024);
     for entity in &answer.entities {
@@ -76,6 +76,7 @@ pub async fn retrieve(call: Call) -> Handled {
             reply.close(&mut body);
         }
     }
+    reply.check(&body)?;
     Ok(reply.respond(body, record))
 }
 
@@ -115,7 +116,7 @@ pub fn page_of(call: &Call, query: Query) -> Result<Query, Problem> {
 async fn page(call: &Call, reply: &mut Reply, query: &Query, join: Option<&Join>) -> Handled {
     let answer = call.app.hub.read(&call.session, query).await?;
     let (linked, looked) = reply.join(call, &answer.entities, join).await?;
-    let body = reply.entities(&answer.entities, &linked);
+    let body = reply.entities(&answer.entities, &linked)?;
     let mut response = reply.respond(body, answer.record.or(looked));
     let next = answer.more.then(|| query.offset + query.limit.unwrap_or(20));
     page_headers(&mut response, call, query.offset, query.limit, answer.count, next);

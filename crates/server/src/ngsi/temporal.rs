@@ -173,6 +173,7 @@ async fn answer_list(call: &Call, context: std::sync::Arc<Context>, filter: Filt
             body.push(b',');
         }
         render(&mut body, &reply, call, frame, attributes);
+        reply.check(&body)?;
     }
     body.push(b']');
     let mut response = respond(&reply, body, &answer);

@@ -3,10 +3,11 @@
 use crate::batch::Under;
 use crate::engine::Table;
 use crate::{Store, StoreError};
+use std::sync::atomic::Ordering;
 use vault::{Root, Scope, Secret};
 
 impl Store {
-    pub(super) fn scope_of(under: Under) -> Scope {
+    pub(crate) fn scope_of(under: Under) -> Scope {
         match under {
             Under::Hub => Scope::Hub,
             Under::Dataset(dataset) => Scope::Dataset(dataset),
@@ -60,10 +61,21 @@ impl Store {
     pub fn new_key(&self, under: Under, sensitive: bool) -> Result<(), StoreError> {
         let root = if sensitive { Root::Sensitive } else { Root::Operational };
         let mut ring = self.keyring.write();
-        let (_, line) = ring
+        let (id, line) = ring
             .create(Self::scope_of(under), root)
             .ok_or_else(|| StoreError::NoKey(format!("{under:?}")))?;
-        self.files.append_keyring(&line)
+        // Half a line may lie there after a failed append: nothing may come behind it.
+        let torn = &self.keyring_torn;
+        let written = if torn.load(Ordering::Acquire) {
+            self.files.replace_keyring(&ring.to_bytes())
+        } else {
+            self.files.append_keyring(&line)
+        };
+        torn.store(written.is_err(), Ordering::Release);
+        if written.is_err() {
+            ring.take_back(id);
+        }
+        written
     }
 
     /// A digest key for what lies under `under`: gone when a subject's key is.

@@ -1,0 +1,81 @@
+//! Keys that an act has deleted: noted with the act, deleted by the committer after it, and what could
+//! not be done then is done later. The note names the keys, so that it never deletes one that came
+//! after it.
+
+use crate::govern::document;
+use crate::job::{Job, Shred};
+use crate::state::to_json;
+use crate::{Effects, Hub, kinds};
+use serde::{Deserialize, Serialize};
+use store::{Document, Store, Under};
+
+/// What is to be deleted, as kept until it is.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Note {
+    Keys {
+        dataset: String,
+        keys: Vec<u32>,
+    },
+    /// The dataset's id: all keys that are there. Of hubs before the notes named keys.
+    All(String),
+}
+
+/// The effects of an act that deletes keys.
+pub fn shredding(under: Under, dataset: &str) -> Effects {
+    Effects { shred: Some((under, dataset.to_owned())), ..Effects::default() }
+}
+
+fn name_of(under: Under) -> String {
+    match under {
+        Under::Subject(number, entity) => format!("{number}/{entity}"),
+        Under::Dataset(number) => number.to_string(),
+        Under::Hub | Under::Inbox => String::new(),
+    }
+}
+
+impl Shred {
+    /// Takes the keys as they are when the act is committed; gives the note.
+    pub fn note(&mut self, store: &Store) -> Document {
+        self.keys = store.keys_of(self.under);
+        let note = Note::Keys { dataset: self.dataset.clone(), keys: self.keys.clone() };
+        document(kinds::SHREDDING, &name_of(self.under), Some(to_json(&note)))
+    }
+
+    /// The note, taken away.
+    pub fn done(&self) -> Document {
+        document(kinds::SHREDDING, &name_of(self.under), None)
+    }
+}
+
+/// What the notes ask for that is not done yet, and those of which only the note is left.
+pub fn noted(store: &Store) -> Vec<Shred> {
+    let read = |(name, body): (String, _)| {
+        let body: &[u8] = AsRef::<[u8]>::as_ref(&body);
+        let mut numbers = name.split('/').filter_map(|part| part.parse::<u64>().ok());
+        let dataset = u32::try_from(numbers.next()?).ok()?;
+        let under = match numbers.next() {
+            Some(entity) => Under::Subject(dataset, entity),
+            None => Under::Dataset(dataset),
+        };
+        let (dataset, keys) = match serde_json::from_slice(body).ok()? {
+            Note::Keys { dataset, keys } => (dataset, store.keys_left(under, &keys)),
+            Note::All(dataset) => (dataset, store.keys_of(under)),
+        };
+        Some(Shred { under, dataset, keys, reply: None })
+    };
+    store.documents(kinds::SHREDDING).into_iter().filter_map(read).collect()
+}
+
+impl Hub {
+    /// Deletes the keys that were to be deleted before: at the start, and when it could not be done.
+    pub(crate) fn finish_shredding(&self) {
+        for shred in noted(&self.store) {
+            if !shred.keys.is_empty() {
+                self.store.leave(shred.under);
+            }
+            // A full queue: the upkeep tries again.
+            drop(self.jobs.try_send(Job::Shred(shred)));
+        }
+    }
+}
