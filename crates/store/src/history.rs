@@ -52,11 +52,14 @@ impl Open {
     }
 
     /// Takes away what is before `floor`.
-    pub fn cut(&mut self, floor: i64) {
+    /// Takes away what is before `floor`; whether there was any.
+    pub fn cut(&mut self, floor: i64) -> bool {
+        let before = self.len();
         match self {
             Open::Numbers(run) => run.retain(|(at, _)| *at >= floor),
             Open::Rich(run) => run.retain(|(at, _)| *at >= floor),
         }
+        self.len() < before
     }
 }
 
@@ -94,6 +97,9 @@ pub struct History {
     /// Per dataset: the instant before which nothing is kept.
     pub retained: HashMap<u32, i64>,
     pub generations: HashMap<u32, u32>,
+    /// Datasets of which open points lie on disk that are past their retention: to be sealed, so that
+    /// they go there too.
+    pub expired: HashSet<u32>,
     /// When each dataset was last forgotten of, so that a plan made before is thrown away.
     pub forgotten_at: HashMap<u32, u64>,
 }
@@ -196,7 +202,12 @@ impl History {
         }
     }
 
-    fn note_generation(&mut self, dataset: u32, generation: u32) {
+    /// Nothing of what was sealed of a dataset is there any more.
+    pub fn drop_segments(&mut self, dataset: u32) {
+        self.segments.remove(&dataset);
+    }
+
+    pub fn note_generation(&mut self, dataset: u32, generation: u32) {
         let latest = self.generations.entry(dataset).or_default();
         *latest = (*latest).max(generation);
     }
@@ -260,8 +271,9 @@ impl History {
         for (open, owner) in self.open.iter_mut().zip(&self.owners) {
             if let (Some(open), Some((of, _))) = (open, owner)
                 && *of == dataset
+                && open.cut(floor)
             {
-                open.cut(floor);
+                self.expired.insert(dataset);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::engine::{Table, Writes};
 use crate::history::{History, Instances, LONG, Numbers, Open};
 use crate::points::{RawPoint, RichPoint};
 use crate::segment::{self, Builder, Generation, Place};
-use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key};
+use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key, number_at};
 use crate::{Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
@@ -111,6 +111,7 @@ impl Sealed {
             }
         }
         history.long.remove(&self.dataset);
+        history.expired.remove(&self.dataset);
         let blobs = history.blobs.entry(self.dataset).or_default();
         *blobs = blobs.split_off(&(self.upto + 1));
         let points: usize = self.residual.iter().map(|part| part.rows.len()).sum();
@@ -190,6 +191,10 @@ impl Store {
         per_subject: bool,
         when: SealPlan,
     ) -> Result<Option<Sealed>, StoreError> {
+        if self.is_partly_closed(dataset) {
+            // Rows that cannot be read would go with those that can.
+            return Ok(None);
+        }
         let most = self.count_of(dataset).saturating_mul(POINTS_PER_DOCUMENT);
         let when = SealPlan { max_open: when.max_open.max(most), ..when };
         let (upto, runs, generation, floor, gone) = {
@@ -516,6 +521,7 @@ impl Store {
         let mut writes = self.engine().writes();
         let mut count = 0;
         let under = Under::Dataset(dataset);
+        let sensitive = self.is_sensitive(under);
         for (table, prefix) in [
             (Table::Entity, dataset.to_be_bytes().to_vec()),
             (Table::Recent, dataset.to_be_bytes().to_vec()),
@@ -529,6 +535,14 @@ impl Store {
                     let plain = self.unseal(table, key, sealed)?;
                     let bytes = self.seal(table, key, under, &plain)?;
                     self.engine().put(&mut writes, table, key, bytes);
+                    if table == Table::Entity && sensitive {
+                        // Known to be taken while the sensitive root is closed.
+                        let number = u64::from_be_bytes(number_at(key, 4));
+                        let held = self.entities().read().peek(number);
+                        held.iter().for_each(|held| {
+                            self.put_id(&mut writes, held.dataset, &held.entity.id)
+                        });
+                    }
                     count += 1;
                 }
                 Ok(())
@@ -575,7 +589,7 @@ impl Store {
 
 fn is_due(history: &History, dataset: u32, per_subject: bool, upto: u64, when: SealPlan) -> bool {
     let blobs = history.blobs.get(&dataset).map_or(0, |blobs| blobs.range(..=upto).count());
-    if blobs >= when.max_blobs {
+    if blobs >= when.max_blobs || (blobs > 0 && history.expired.contains(&dataset)) {
         return true;
     }
     if per_subject {

@@ -78,6 +78,8 @@ pub struct Store {
     pub(crate) states: RwLock<HashMap<u32, MultisetHash>>,
     /// Whose keys are to be deleted, and are not yet.
     pub(crate) leaving: RwLock<HashSet<Under>>,
+    /// Datasets of which a key, perhaps an older one, lies under the sensitive root, and that is closed.
+    pub(crate) partly_closed: HashSet<u32>,
     /// Half a line may lie at the end of the keyring's file.
     pub(crate) keyring_torn: AtomicBool,
 }
@@ -123,7 +125,7 @@ pub(crate) const SEGMENTS: u8 = 3;
 const FORGOTTEN: u8 = 1;
 const RETAINED: u8 = 2;
 
-fn number_at<const N: usize>(key: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn number_at<const N: usize>(key: &[u8], at: usize) -> [u8; N] {
     std::array::from_fn(|index| key.get(at + index).copied().unwrap_or(0))
 }
 
@@ -149,6 +151,7 @@ impl Store {
             }
         };
         let noted = keyring.note_public();
+        let partly_closed = keyring.closed_datasets().collect();
         let (position_file, acknowledged) = files.position()?;
         files.copy_journal();
         let engine = Engine::open(&files.engine())?;
@@ -192,6 +195,7 @@ impl Store {
             states: RwLock::default(),
             leaving: RwLock::default(),
             keyring_torn: AtomicBool::new(false),
+            partly_closed,
         };
         store.load_states()?;
         store.load()?;
@@ -204,6 +208,11 @@ impl Store {
         }
         drop(ring);
         Ok(store)
+    }
+
+    /// Notes that an id is taken by an entity under the sensitive root.
+    pub(crate) fn put_id(&self, writes: &mut Writes, dataset: u32, id: &str) {
+        self.engine.put(writes, Table::Meta, &self.id_key(id), dataset.to_be_bytes().to_vec());
     }
 
     /// Where it is noted that an id is taken by an entity under the sensitive root.
@@ -399,8 +408,7 @@ impl Store {
                 self.seal(Table::Entity, &key, under, &EntityDoc::encode(write, commit))?;
             self.engine.put(writes, Table::Entity, &key, sealed);
             if self.is_sensitive(under) {
-                let dataset = write.dataset.to_be_bytes().to_vec();
-                self.engine.put(writes, Table::Meta, &self.id_key(&write.entity.id), dataset);
+                self.put_id(writes, write.dataset, &write.entity.id);
             }
         }
         Ok(())
@@ -599,6 +607,9 @@ impl Store {
         self.parts.clear();
         let mut entities = self.entities.write();
         let mut history = self.history.write();
+        if let Under::Dataset(dataset) = under {
+            history.drop_segments(dataset);
+        }
         for held in gone {
             held.series.iter().for_each(|one| history.drop_series(one.number));
             entities.remove(held.number);

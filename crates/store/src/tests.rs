@@ -67,6 +67,10 @@ fn a_key_made_while_older_ones_are_deleted_takes_nothing_with_it() {
 fn fresh(directory: &TempDir) -> Store {
     let store = open(directory).unwrap();
     store.ensure_key(Under::Dataset(DATASET), false).unwrap();
+    with_entity(store)
+}
+
+fn with_entity(store: Store) -> Store {
     let entity = Entity {
         id: "urn:x:1".into(),
         types: vec![Name::new("T")],
@@ -323,4 +327,108 @@ fn write_fixture(fixture: &std::path::Path) {
     store.close();
     drop(store);
     copy_all(directory.path(), fixture);
+}
+
+fn numbers(store: &Store, points: &[(u32, i64)]) -> Batch {
+    let row = |(series, at): &(u32, i64)| Row {
+        entity: 1,
+        series: *series,
+        at: Time(*at),
+        value: RowValue::Number(*at as f64),
+    };
+    let rows = points.iter().map(row).collect();
+    let rows = vec![store.encode_rows(DATASET, false, rows, Time::default())];
+    Batch { rows, ..Batch::default() }
+}
+
+/// Who reads while a seal puts larger parts in the place of smaller ones is not told of damage.
+#[test]
+fn who_reads_beside_seals_is_told_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = fresh(&directory);
+    let when = SealPlan { max_blobs: 1, segment_points: 3, ..SealPlan::default() };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (1..=2)
+            .map(|series| {
+                let (store, done) = (&store, &done);
+                scope.spawn(move || {
+                    let mut longest = 0;
+                    while !done.load(std::sync::atomic::Ordering::Acquire) {
+                        let there = seen(store, series).len();
+                        assert!(there >= longest, "{there} of {longest}");
+                        longest = there;
+                    }
+                })
+            })
+            .collect();
+        for at in 0..300 {
+            store.commit(numbers(&store, &[(1, at), (2, at)])).unwrap();
+            if let Some(sealed) = store.plan_seal(DATASET, false, when).unwrap() {
+                store.commit(Batch { sealed: vec![sealed], ..Batch::default() }).unwrap();
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+    assert_eq!(seen(&store, 1).len(), 300);
+}
+
+/// What is past its retention goes from the disk as well, however little there is.
+#[test]
+fn what_is_past_its_retention_does_not_stay_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = fresh(&directory);
+    let blobs = |store: &Store| {
+        let mut blobs = 0;
+        let count = |_: &[u8], _: &[u8]| {
+            blobs += 1;
+            Ok(())
+        };
+        store.engine().scan(crate::engine::Table::Recent, b"", count).unwrap();
+        blobs
+    };
+    store.commit(numbers(&store, &[(1, 5), (1, 15)])).unwrap();
+    store.commit(numbers(&store, &[(2, 5)])).unwrap();
+    assert!(store.plan_seal(DATASET, false, SealPlan::default()).unwrap().is_none(), "too few");
+    store.commit(Batch { retained: vec![(DATASET, Time(10))], ..Batch::default() }).unwrap();
+    assert_eq!(blobs(&store), 2);
+    for reopened in [false, true] {
+        if reopened {
+            drop(store);
+            store = open(&directory).unwrap();
+        }
+        let sealed = store.plan_seal(DATASET, false, SealPlan::default()).unwrap();
+        assert!(sealed.is_some(), "reopened: {reopened}");
+    }
+    let sealed = store.plan_seal(DATASET, false, SealPlan::default()).unwrap();
+    store.commit(Batch { sealed: sealed.into_iter().collect(), ..Batch::default() }).unwrap();
+    assert_eq!((blobs(&store), seen(&store, 1)), (0, vec![(15, 15)]));
+    store.commit(numbers(&store, &[(1, 16)])).unwrap();
+    assert!(store.plan_seal(DATASET, false, SealPlan::default()).unwrap().is_none(), "done");
+}
+
+/// A dataset that was moved under the other root is closed when that is, with what it had before.
+#[test]
+fn a_dataset_that_moves_between_the_roots_is_closed_as_a_whole() {
+    for (before, after) in [(false, true), (true, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory).unwrap();
+        store.ensure_key(Under::Dataset(DATASET), before).unwrap();
+        let store = with_entity(store);
+        store.commit(numbers(&store, &[(1, 5)])).unwrap();
+        store.new_key(Under::Dataset(DATASET), after).unwrap();
+        if after {
+            store.drop_keys(&older_keys(&store)).unwrap();
+        }
+        store.close();
+        drop(store);
+        std::fs::remove_file(directory.path().join("data.keys/sensitive.key")).unwrap();
+        let store = open(&directory).unwrap();
+        assert!(store.is_closed(DATASET, after, false), "to sensitive: {after}");
+        assert!(store.entity("urn:x:1").is_none());
+        assert_eq!(store.closed_owner("urn:x:1"), Some(DATASET), "to sensitive: {after}");
+        let when = SealPlan { max_blobs: 0, ..SealPlan::default() };
+        assert!(store.plan_seal(DATASET, false, when).unwrap().is_none());
+    }
 }

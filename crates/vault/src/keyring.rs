@@ -286,6 +286,16 @@ impl Keyring {
         of_scope.map(|(id, _)| *id).collect()
     }
 
+    /// Datasets that have a key that is not here: its root is closed.
+    pub fn closed_datasets(&self) -> impl Iterator<Item = u32> {
+        self.keys.values().filter(|held| held.secret.is_none()).filter_map(|held| {
+            match held.scope {
+                Scope::Dataset(dataset) => Some(dataset),
+                _ => None,
+            }
+        })
+    }
+
     /// Every key of a scope, and of the subjects inside it when it is a dataset.
     pub fn of_scope(&self, scope: Scope) -> Vec<KeyId> {
         let inside = |held: &Held| match (held.scope, scope) {

@@ -440,3 +440,45 @@ async fn a_key_that_could_not_be_written_is_not_used() {
     assert!(hub.store.entity("urn:x:1").is_some());
     hub.stop().await;
 }
+
+/// A change that waited and was done would be done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_that_was_done_waits_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = with_people(&directory).await;
+    let (own, vkey) = (hub.own_session(), hub.vkey());
+    hub.write(&own, vec![person("urn:x:1", "a")]).await.unwrap();
+    hub.stop().await;
+    drop(hub);
+    let (key, away) =
+        (directory.path().join("data.keys/sensitive.key"), directory.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let hub = super::start(&directory, 0).await;
+    let waits = hub.write(&hub.own_session(), vec![person("urn:x:1", "b")]).await.unwrap();
+    assert!(matches!(waits.results[0], crate::ItemResult::Sealed), "{waits:?}");
+    hub.stop().await;
+    drop(hub);
+    let waiting = Tables::open(directory.path()).all("document");
+    std::fs::rename(&away, &key).unwrap();
+    let hub = super::start(&directory, 0).await;
+    hub.write(&hub.own_session(), vec![person("urn:x:1", "c")]).await.unwrap();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    {
+        let tables = Tables::open(directory.path());
+        let there = tables.all("document");
+        let done: Vec<_> = waiting.iter().filter(|(key, _)| !there.contains_key(*key)).collect();
+        assert_eq!(done.len(), 1);
+        done.iter().for_each(|(key, value)| tables.put("document", key, value));
+    }
+    for closed in [false, true] {
+        if closed {
+            std::fs::rename(&key, &away).unwrap();
+        }
+        let found = findings(directory.path(), &vkey, &kept);
+        assert!(found.iter().any(|line| line.starts_with("changes that wait")), "{found:?}");
+    }
+}

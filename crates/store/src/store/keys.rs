@@ -41,6 +41,9 @@ impl Store {
         if !ring.is_sealed() {
             return false;
         }
+        if self.is_partly_closed(dataset) {
+            return true;
+        }
         let closed = match ring.current(Scope::Dataset(dataset)) {
             Some(id) => ring.secret(id).is_none(),
             None => sensitive,
@@ -48,8 +51,13 @@ impl Store {
         closed || about_people
     }
 
+    /// Whether some of a dataset cannot be read, for an older key of it is not here.
+    pub(crate) fn is_partly_closed(&self, dataset: u32) -> bool {
+        self.partly_closed.contains(&dataset)
+    }
+
     /// Whether what lies under a scope's current key is under the sensitive root.
-    pub(super) fn is_sensitive(&self, under: Under) -> bool {
+    pub(crate) fn is_sensitive(&self, under: Under) -> bool {
         let ring = self.keyring.read();
         ring.current(Self::scope_of(under)).is_some_and(|id| ring.is_sensitive(id))
     }

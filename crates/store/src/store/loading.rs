@@ -1,6 +1,6 @@
 //! Opening: what lies on disk becomes what is held in memory.
 
-use super::{FORGOTTEN, RETAINED, SEGMENTS, number_at};
+use super::{FORGOTTEN, MANIFEST, RETAINED, SEGMENTS, number_at};
 use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest, Segments};
 use crate::engine::Table;
 use crate::entities::Stored;
@@ -51,10 +51,14 @@ impl Store {
         let mut manifests = Vec::new();
         let mut segments = Vec::new();
         self.engine.scan(Table::Manifest, b"", |key, sealed| {
+            let dataset = u32::from_be_bytes(number_at(key, 0));
             let Some(plain) = self.unseal_if_open(Table::Manifest, key, sealed)? else {
+                // Its number is not given again, though what it lists is gone or closed.
+                if matches!(key.get(4), Some(&MANIFEST | &SEGMENTS)) {
+                    history.note_generation(dataset, u32::from_be_bytes(number_at(key, 5)));
+                }
                 return Ok(());
             };
-            let dataset = u32::from_be_bytes(number_at(key, 0));
             match key.get(4) {
                 Some(&FORGOTTEN) => {
                     let entry: Forgotten = codec::decode(&plain, "a list of forgotten series")?;
@@ -96,6 +100,10 @@ impl Store {
             let commit = u64::from_be_bytes(number_at(key, 4));
             let blob = Blob::decode(&plain)?;
             let floor = history.floor(dataset);
+            let (numbers, rich) = (blob.at.iter(), blob.rich.iter().map(|point| &point.at));
+            if numbers.chain(rich).any(|at| *at < floor) {
+                history.expired.insert(dataset);
+            }
             let live = |series: u32, at: i64| {
                 at >= floor && forgotten.get(&series).is_none_or(|f| commit > f.commit)
             };

@@ -2,14 +2,29 @@
 
 use crate::codec::{self, Blob};
 use crate::engine::Table;
-use crate::history::{Chunk, Instances, Open, Sealed, each_run};
-use crate::points::{Point, RawPoint, RichPoint};
+use crate::history::{Chunk, History, Instances, Open, Sealed, each_run};
+use crate::points::{Point, RawPoint, RichPoint, Run};
 use crate::segment::{Place, numbers_of, rich_of};
 use crate::store::chunk_key;
 use crate::{Glance, Held, Series, Store, StoreError, Table as Alike};
 use model::{Name, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// How soon a commit that is on disk is shown, at the latest.
+const SHOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn names_chunk(history: &History, chunk: &Chunk) -> bool {
+    let of_series = history.chunks.get(&chunk.reference.series);
+    of_series.into_iter().flatten().any(|named| named.generation == chunk.generation)
+}
+
+fn names_part(history: &History, place: Place) -> bool {
+    let mut generations = history.segments(place.dataset).iter();
+    generations.any(|one| {
+        one.number == place.generation && one.parts.iter().any(|(part, _)| *part == place.part)
+    })
+}
 
 /// Entities as they are now.
 pub struct Now<'a>(parking_lot::RwLockReadGuard<'a, crate::entities::Entities>);
@@ -133,7 +148,7 @@ impl Store {
         until: Time,
         each: &mut dyn FnMut(&[i64], &[f64]),
     ) -> Result<(), StoreError> {
-        let (chunks, parts, open, from) = {
+        let (chunks, places, open, from) = {
             let history = self.history.read();
             let floor = history.owner(series).map_or(i64::MIN, |(d, _)| history.floor(d));
             let from = from.0.max(floor);
@@ -149,14 +164,24 @@ impl Store {
             (chunks, history.parts_of(series, from, until.0), open, from)
         };
         let mut sealed: Vec<Sealed> = chunks.into_iter().map(Sealed::Chunk).collect();
-        for place in parts {
-            let part = self.part(place)?;
+        let Some(parts) = self.parts_at(&places)? else {
+            return self.each_run(series, Time(from), until, each);
+        };
+        for (place, part) in places.iter().zip(parts) {
             let range = numbers_of(&part, series);
             if !range.is_empty() {
                 sealed.push(Sealed::Part { generation: place.generation, part, range });
             }
         }
-        let read = |chunk: &Chunk| codec::decode_points(&self.read_chunk(chunk)?);
+        let read = |chunk: &Chunk| match self.read_chunk(chunk) {
+            // Past its retention, or forgotten, since it was looked for.
+            Err(StoreError::Damaged(_))
+                if self.moved_on(|history| !names_chunk(history, chunk)) =>
+            {
+                Ok(Run::default())
+            }
+            read => codec::decode_points(&read?),
+        };
         each_run(sealed, &open, (from, until.0), &read, each)
     }
 
@@ -197,7 +222,7 @@ impl Store {
         from: Time,
         until: Time,
     ) -> Result<BTreeMap<i64, model::Instance>, StoreError> {
-        let (chunks, parts, open, from) = {
+        let (chunks, places, open, from) = {
             let history = self.history.read();
             let floor = history.owner(series).map_or(i64::MIN, |(d, _)| history.floor(d));
             let open = match history.open(series) {
@@ -210,11 +235,20 @@ impl Store {
         };
         let mut runs: Vec<(u32, Vec<RichPoint>)> = Vec::new();
         for chunk in chunks {
-            let run = codec::decode(&self.read_chunk(&chunk)?, "a sealed chunk")?;
+            let run = match self.read_chunk(&chunk) {
+                Err(StoreError::Damaged(_))
+                    if self.moved_on(|history| !names_chunk(history, &chunk)) =>
+                {
+                    continue;
+                }
+                read => codec::decode(&read?, "a sealed chunk")?,
+            };
             runs.push((chunk.generation, run));
         }
-        for place in parts {
-            let part = self.part(place)?;
+        let Some(parts) = self.parts_at(&places)? else {
+            return self.rich_points(series, Time(from), until);
+        };
+        for (place, part) in places.iter().zip(parts) {
             runs.push((place.generation, rich_of(&part, series).cloned().collect()));
         }
         runs.sort_by_key(|(generation, _)| *generation);
@@ -227,6 +261,36 @@ impl Store {
         }
         points.retain(|at, _| *at >= from && *at < until.0);
         Ok(points)
+    }
+
+    /// Parts of segments, decoded; none when a seal put others in their place meanwhile.
+    fn parts_at(&self, places: &[Place]) -> Result<Option<Vec<Arc<Blob>>>, StoreError> {
+        let mut parts = Vec::with_capacity(places.len());
+        for place in places {
+            match self.part(*place) {
+                Ok(part) => parts.push(part),
+                Err(StoreError::Damaged(_))
+                    if self.moved_on(|history| !names_part(history, *place)) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(parts))
+    }
+
+    /// Whether what is missing on disk is not looked for any more: a commit that takes it away does so on
+    /// disk first, and shows it once it is there. What stays named is damage.
+    fn moved_on(&self, gone: impl Fn(&History) -> bool) -> bool {
+        let since = std::time::Instant::now();
+        while since.elapsed() < SHOWN_WITHIN {
+            if gone(&self.history.read()) {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        false
     }
 
     /// A part of a segment, decoded.
