@@ -252,7 +252,16 @@ impl Hub {
             .shred
             .map(|(under, dataset)| {
                 let (reply, wait) = tokio::sync::oneshot::channel();
-                (Shred { under, dataset, keys: Vec::new(), reply: Some(reply) }, wait)
+                (
+                    Shred {
+                        under,
+                        dataset,
+                        keys: Vec::new(),
+                        time: self.now(),
+                        reply: Some(reply),
+                    },
+                    wait,
+                )
             })
             .unzip();
         let committed = self

@@ -177,7 +177,11 @@ impl<'a> Group<'a> {
                 let readings = !job.planned.is_empty() || !job.steps.is_empty();
                 let of_device = (job.steps.is_empty() || job.late)
                     && job.planned.iter().all(|planned| planned.late);
-                readings && of_device && job.documents.is_empty() && job.records.is_empty()
+                readings
+                    && of_device
+                    && job.came.is_none()
+                    && job.documents.is_empty()
+                    && job.records.is_empty()
             }
             _ => false,
         };

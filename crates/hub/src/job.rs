@@ -79,6 +79,8 @@ pub struct Shred {
     pub dataset: String,
     /// Which; taken when the act is committed.
     pub keys: Vec<u32>,
+    /// When that is: what came later stays.
+    pub time: Time,
     pub reply: Option<Done<()>>,
 }
 

@@ -13,6 +13,16 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use store::{Files, StoreError};
 use vault::Secret;
 
+/// Frames that are handed to the committer before the first is waited for.
+const BROUGHT_AT_ONCE: usize = 1_000;
+
+/// What a frame brought, on its way to the store.
+struct Brought {
+    writer: u64,
+    planned: Vec<Planned>,
+    answer: tokio::sync::oneshot::Receiver<Result<Committed, StoreError>>,
+}
+
 pub struct Ring {
     file: File,
     end: u64,
@@ -158,22 +168,27 @@ impl Hub {
         };
         let (mut left, mut unclaimed, mut damaged) = (0, 0, damaged);
         let mut records = Vec::new();
-        for frame in &frames {
-            let Ok(frame) = serde_json::from_slice::<Frame>(frame) else {
-                damaged += 1;
-                continue;
-            };
-            records.extend(frame.records);
-            if frame.entities.is_empty() {
-                continue;
-            }
-            // Each as of when it came. One that is done twice is the same again.
-            match self.bring(frame.writer, frame.time, frame.entities) {
-                Some(not_done) => {
-                    left += not_done.0;
-                    unclaimed += not_done.1;
+        for frames in frames.chunks(BROUGHT_AT_ONCE) {
+            let mut brought = Vec::with_capacity(frames.len());
+            for frame in frames {
+                let Ok(frame) = serde_json::from_slice::<Frame>(frame) else {
+                    damaged += 1;
+                    continue;
+                };
+                records.extend(frame.records);
+                let all = frame.entities.len();
+                if all > 0 {
+                    // Each as of when it came. One that is done twice is the same again.
+                    let one = self.bring(frame.writer, frame.time, frame.entities);
+                    unclaimed += all - one.planned.len();
+                    brought.push(one);
                 }
-                None => return,
+            }
+            for one in brought {
+                match self.brought(one) {
+                    Some(apart) => left += apart,
+                    None => return,
+                }
             }
         }
         let detail = crate::recorder::map([
@@ -187,7 +202,7 @@ impl Hub {
         records.push(made);
         let (reply, answer) = tokio::sync::oneshot::channel();
         let job = Job::Records { records, reply: Some(reply) };
-        if self.jobs.try_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
+        if self.jobs.blocking_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
             return;
         }
         let mut ring = self.ring.lock();
@@ -201,12 +216,10 @@ impl Hub {
 }
 
 impl Hub {
-    /// Writes what a frame brought; gives how much of it does not fit any more and was set apart, and how
-    /// much no dataset claims any more. None when nothing could be written now.
-    fn bring(&self, writer: u64, came: Time, entities: Vec<Entity>) -> Option<(usize, usize)> {
+    /// Hands what a frame brought to the committer.
+    fn bring(&self, writer: u64, came: Time, entities: Vec<Entity>) -> Brought {
         let snapshot = self.state.snapshot();
         let mut planned = Vec::new();
-        let all = entities.len();
         for entity in entities {
             let held = self.store.entity(&entity.id).map(|held| held.dataset);
             let claimed = || Some(snapshot.claimant(&entity.types, &entity.scopes)?.0);
@@ -219,10 +232,18 @@ impl Hub {
             let (change, dataset) = (Change::Upsert(entity), dataset.clone());
             planned.push(Planned { change, number, dataset, late: true });
         }
-        let unclaimed = all - planned.len();
-        let committed = self.write_now(|job| {
-            (job.planned, job.came) = (planned.clone(), Some(came));
-        })?;
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let job =
+            WriteJob { planned: planned.clone(), came: Some(came), ..WriteJob::new(1, reply) };
+        // Fails only when the committer has stopped; then no answer comes either.
+        drop(self.jobs.blocking_send(Job::Write(job)));
+        Brought { writer, planned, answer }
+    }
+
+    /// Waits until it is written; gives how much of it does not fit any more and was set apart. None when it
+    /// cannot be written now.
+    fn brought(&self, Brought { writer, planned, answer }: Brought) -> Option<usize> {
+        let committed = answer.blocking_recv().ok()?.ok()?;
         let mut documents = Vec::new();
         for (planned, result) in planned.iter().zip(committed.results) {
             let (Err(refusal), Change::Upsert(entity)) = (result, &planned.change) else {
@@ -238,7 +259,7 @@ impl Hub {
         if left > 0 {
             self.write_now(|job| job.documents = documents)?;
         }
-        Some((left, unclaimed))
+        Some(left)
     }
 
     /// A write of the hub's own, from a thread that may wait; none when it cannot be done now.
@@ -246,7 +267,7 @@ impl Hub {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let mut job = WriteJob::new(1, reply);
         fill(&mut job);
-        self.jobs.try_send(Job::Write(job)).ok()?;
+        self.jobs.blocking_send(Job::Write(job)).ok()?;
         answer.blocking_recv().ok()?.ok()
     }
 }

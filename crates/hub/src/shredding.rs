@@ -6,6 +6,7 @@ use crate::govern::document;
 use crate::job::{Job, Shred};
 use crate::state::to_json;
 use crate::{Effects, Hub, kinds};
+use model::Time;
 use serde::{Deserialize, Serialize};
 use store::{Document, Store, Under};
 
@@ -16,6 +17,7 @@ enum Note {
     Keys {
         dataset: String,
         keys: Vec<u32>,
+        time: Time,
     },
     /// The dataset's id: all keys that are there. Of hubs before the notes named keys.
     All(String),
@@ -38,13 +40,26 @@ impl Shred {
     /// Takes the keys as they are when the act is committed; gives the note.
     pub fn note(&mut self, store: &Store) -> Document {
         self.keys = store.keys_of(self.under);
-        let note = Note::Keys { dataset: self.dataset.clone(), keys: self.keys.clone() };
+        let (dataset, keys, time) = (self.dataset.clone(), self.keys.clone(), self.time);
+        let note = Note::Keys { dataset, keys, time };
         document(kinds::SHREDDING, &name_of(self.under), Some(to_json(&note)))
     }
 
-    /// The note, taken away.
-    pub fn done(&self) -> Document {
-        document(kinds::SHREDDING, &name_of(self.under), None)
+    /// The note, taken away, with what was set apart of a dataset before it was deleted.
+    pub fn done(&self, store: &Store) -> Vec<Document> {
+        let mut documents = vec![document(kinds::SHREDDING, &name_of(self.under), None)];
+        if matches!(self.under, Under::Dataset(_)) {
+            let prefix = format!("{}/", self.dataset);
+            // Named by when they came.
+            let before = |name: &str| {
+                let came = name.strip_prefix(&prefix)?.split('-').next()?.parse().ok()?;
+                Some(Time(came) <= self.time)
+            };
+            let kept = store.documents(kinds::QUARANTINE).into_iter();
+            let gone = kept.filter(|(name, _)| before(name) == Some(true));
+            documents.extend(gone.map(|(name, _)| document(kinds::QUARANTINE, &name, None)));
+        }
+        documents
     }
 }
 
@@ -58,11 +73,11 @@ pub fn noted(store: &Store) -> Vec<Shred> {
             Some(entity) => Under::Subject(dataset, entity),
             None => Under::Dataset(dataset),
         };
-        let (dataset, keys) = match serde_json::from_slice(body).ok()? {
-            Note::Keys { dataset, keys } => (dataset, store.keys_left(under, &keys)),
-            Note::All(dataset) => (dataset, store.keys_of(under)),
+        let (dataset, keys, time) = match serde_json::from_slice(body).ok()? {
+            Note::Keys { dataset, keys, time } => (dataset, store.keys_left(under, &keys), time),
+            Note::All(dataset) => (dataset, store.keys_of(under), Time::MAX),
         };
-        Some(Shred { under, dataset, keys, reply: None })
+        Some(Shred { under, dataset, keys, time, reply: None })
     };
     store.documents(kinds::SHREDDING).into_iter().filter_map(read).collect()
 }

@@ -427,6 +427,8 @@ async fn tell(mut watch: hub::Watch, sender: &mpsc::Sender<Bytes>, place: Option
         };
         let Ok(Ok(room)) = room else { return };
         room.send(text);
+        // Its session was asked for just now.
+        place.iter().for_each(|place| place.make_known());
         let next = {
             let mut next = std::pin::pin!(watch.next());
             loop {

@@ -1,10 +1,10 @@
 //! What the committer does between groups, in nobody's way: keys encrypted anew or deleted, and
 //! checkpoints published.
 
+use crate::Hub;
 use crate::job::{Job, Shred};
-use crate::{Hub, kinds};
 use model::Record;
-use store::{Batch, Under};
+use store::Batch;
 
 /// What is to be done once a group is committed.
 pub struct Chores {
@@ -25,29 +25,19 @@ impl Chores {
     /// Deletes keys, and then the note that they are to be deleted.
     fn shred(&mut self, hub: &Hub) {
         for shred in std::mem::take(&mut self.shreds) {
-            let done = shred.done();
-            let Shred { under, dataset, keys, reply } = shred;
-            if let Err(error) = hub.store.shred(under, &keys) {
-                tracing::error!(%error, dataset, "keys cannot be deleted; tried again soon");
-                if let Some(reply) = reply {
+            if let Err(error) = hub.store.shred(shred.under, &shred.keys) {
+                tracing::error!(%error, shred.dataset, "keys cannot be deleted; tried again soon");
+                if let Some(reply) = shred.reply {
                     drop(reply.send(Err(error)));
                 }
                 continue;
             }
-            let mut documents = vec![done];
-            if matches!(under, Under::Dataset(_)) && !keys.is_empty() {
-                let prefix = format!("{dataset}/");
-                let kept = hub.store.documents(kinds::QUARANTINE);
-                let of_it = kept.iter().filter(|(name, _)| name.starts_with(&prefix));
-                documents.extend(
-                    of_it.map(|(name, _)| crate::govern::document(kinds::QUARANTINE, name, None)),
-                );
-            }
+            let documents = shred.done(&hub.store);
             let batch = Batch { documents, time: hub.now(), ..Batch::default() };
             if let Err(error) = hub.store.commit(batch) {
-                tracing::error!(%error, dataset, "the note of a deleted key stays for now");
+                tracing::error!(%error, shred.dataset, "the note of a deleted key stays for now");
             }
-            if let Some(reply) = reply {
+            if let Some(reply) = shred.reply {
                 drop(reply.send(Ok(())));
             }
         }

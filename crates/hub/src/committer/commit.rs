@@ -87,6 +87,7 @@ impl Group<'_> {
         for (job, _) in &mut self.jobs {
             batch.documents.append(&mut job.documents);
             if let Some(mut shred) = job.shred.take() {
+                shred.time = self.now;
                 batch.documents.push(shred.note(&self.hub.store));
                 shreds.push(shred);
             }

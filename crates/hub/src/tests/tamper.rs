@@ -386,6 +386,7 @@ async fn a_note_of_deleted_keys_deletes_no_later_ones() {
         under: store::Under::Dataset(number),
         dataset: "rivers".into(),
         keys: Vec::new(),
+        time: hub.now(),
         reply: None,
     };
     let note = shred.note(&hub.store);
