@@ -26,6 +26,47 @@ struct Brought {
 pub struct Ring {
     file: File,
     end: u64,
+    /// Beside the keys, so that a ring that was emptied or put back at the disk is noticed.
+    mark: File,
+    /// How often it was reconciled: frames of before do not open any more.
+    epoch: u64,
+    /// Frames there are, and frames that were acknowledged and are not there.
+    count: u64,
+    missing: u64,
+}
+
+/// What the mark says: epoch and frames, and a check of both.
+fn marked(epoch: u64, count: u64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&epoch.to_be_bytes());
+    bytes[8..16].copy_from_slice(&count.to_be_bytes());
+    let check = vault::digest(&bytes[..16]);
+    bytes[16..].copy_from_slice(&check[..8]);
+    bytes
+}
+
+/// Opens the mark; gives epoch and frames.
+fn open_mark(files: &Files) -> Result<(File, u64, u64), HubError> {
+    let path = files.keys.join("ring");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(wrong)?;
+    let mut bytes = [0; 24];
+    if file.metadata().map_err(wrong)?.len() == 0 {
+        file.write_all_at(&marked(0, 0), 0).and_then(|()| file.sync_all()).map_err(wrong)?;
+        File::open(&files.keys).and_then(|keys| keys.sync_all()).map_err(wrong)?;
+        return Ok((file, 0, 0));
+    }
+    let damaged = || StoreError::Damaged(format!("the ring's mark `{}`", path.display()));
+    file.read_exact_at(&mut bytes, 0).map_err(|_| damaged())?;
+    let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|index| bytes[at + index]));
+    let (epoch, count) = (number(0), number(8));
+    if marked(epoch, count) == bytes { Ok((file, epoch, count)) } else { Err(damaged().into()) }
+}
+
+/// What a frame is bound to: its place, in this filling of the ring.
+fn context(epoch: u64, index: u64) -> Vec<u8> {
+    [b"ring".as_slice(), &epoch.to_be_bytes(), &index.to_be_bytes()].concat()
 }
 
 fn wrong(error: std::io::Error) -> HubError {
@@ -49,10 +90,13 @@ impl Ring {
             file.sync_all().map_err(wrong)?;
             File::open(&files.data).and_then(|data| data.sync_all()).map_err(wrong)?;
         }
-        let mut ring = Ring { file, end: 0 };
+        let (mark, epoch, known) = open_mark(files)?;
+        let mut ring = Ring { file, end: 0, mark, epoch, count: 0, missing: 0 };
         while let Some(frame) = ring.frame(ring.end) {
             ring.end += 4 + frame.len() as u64;
+            ring.count += 1;
         }
+        ring.missing = known.saturating_sub(ring.count);
         Ok(ring)
     }
 
@@ -70,7 +114,7 @@ impl Ring {
 
     /// Appends a frame durably; false when there is no room or the write failed.
     fn append(&mut self, key: &Secret, plain: &[u8]) -> bool {
-        let sealed = vault::seal(key, b"ring", plain);
+        let sealed = vault::seal(key, &context(self.epoch, self.count), plain);
         let length = sealed.len() as u64;
         if self.end + 8 + length > limits::RING_BYTES {
             return false;
@@ -83,6 +127,11 @@ impl Ring {
         let written = self.file.write_all_at(&bytes, self.end).and_then(|()| self.file.sync_data());
         if written.is_ok() {
             self.end += 4 + length;
+            self.count += 1;
+            // Like the store's position: it has to outlive the process.
+            if let Err(error) = self.mark.write_all_at(&marked(self.epoch, self.count), 0) {
+                tracing::error!(%error, "the ring's mark cannot be written");
+            }
         }
         written.is_ok()
     }
@@ -90,9 +139,12 @@ impl Ring {
     /// All frames, oldest first; those that do not open are left out, and counted.
     fn frames(&self, key: &Secret) -> (Vec<Vec<u8>>, usize) {
         let (mut frames, mut damaged, mut at) = (Vec::new(), 0, 0);
-        while let Some(sealed) = self.frame(at) {
+        for index in 0.. {
+            let Some(sealed) = self.frame(at) else { break };
             at += 4 + sealed.len() as u64;
-            match vault::open(key, b"ring", &sealed) {
+            // Hubs before there was a mark bound frames to no place.
+            let before = || (self.epoch == 0).then(|| vault::open(key, b"ring", &sealed)).flatten();
+            match vault::open(key, &context(self.epoch, index), &sealed).or_else(before) {
                 Some(plain) => frames.push(plain),
                 None => damaged += 1,
             }
@@ -103,8 +155,11 @@ impl Ring {
     fn clear(&mut self) -> std::io::Result<()> {
         self.file.write_all_at(&[0; 4], 0)?;
         self.file.sync_data()?;
-        self.end = 0;
-        Ok(())
+        (self.end, self.count, self.missing) = (0, 0, 0);
+        self.epoch += 1;
+        // Durable before a frame is bound to it: such a frame would not open after a power cut.
+        self.mark.write_all_at(&marked(self.epoch, 0), 0)?;
+        self.mark.sync_data()
     }
 }
 
@@ -158,14 +213,17 @@ impl Hub {
     /// Brings what the ring holds into the store, with a record that says so.
     pub(crate) fn reconcile_ring(&self) {
         // The committer may want the ring while it works on this: it is not held meanwhile.
-        let (frames, damaged, end) = {
+        let (frames, damaged, missing, end) = {
             let ring = self.ring.lock();
-            if ring.end == 0 || self.trouble().is_some() {
+            if (ring.end == 0 && ring.missing == 0) || self.trouble().is_some() {
                 return;
             }
             let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
-            (frames, damaged, ring.end)
+            (frames, damaged, ring.missing, ring.end)
         };
+        if missing > 0 || damaged > 0 {
+            tracing::error!(missing, damaged, "the ring does not hold what it was given");
+        }
         let (mut left, mut unclaimed, mut damaged) = (0, 0, damaged);
         let mut records = Vec::new();
         for frames in frames.chunks(BROUGHT_AT_ONCE) {
@@ -194,6 +252,7 @@ impl Hub {
         let detail = crate::recorder::map([
             ("reconciled", model::Value::Integer(frames.len() as i64)),
             ("damaged", model::Value::Integer(damaged as i64)),
+            ("missing", model::Value::Integer(missing.cast_signed())),
             ("set_apart", model::Value::Integer(left as i64)),
             ("unclaimed", model::Value::Integer(unclaimed as i64)),
         ]);
@@ -279,7 +338,9 @@ mod tests {
     #[test]
     fn a_full_ring_takes_nothing_more() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::new(directory.path(), None);
+        let files = Files::new(&directory.path().join("data"), None);
+        std::fs::create_dir(&files.data).unwrap();
+        std::fs::create_dir(&files.keys).unwrap();
         let key = Secret::random();
         let mut ring = Ring::open(&files).unwrap();
         let frame = vec![7; 1 << 20];
@@ -289,7 +350,33 @@ mod tests {
         drop(ring);
         let ring = Ring::open(&files).unwrap();
         let (frames, damaged) = ring.frames(&key);
-        assert_eq!((frames.len(), damaged), (taken + 1, 0));
-        assert_eq!(directory.path().join("ring").metadata().unwrap().len(), limits::RING_BYTES);
+        assert_eq!((frames.len(), damaged, ring.missing), (taken + 1, 0, 0));
+        assert_eq!(files.data.join("ring").metadata().unwrap().len(), limits::RING_BYTES);
+    }
+
+    #[test]
+    fn a_ring_that_was_emptied_or_put_back_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(&directory.path().join("data"), None);
+        std::fs::create_dir(&files.data).unwrap();
+        std::fs::create_dir(&files.keys).unwrap();
+        let (path, key) = (files.data.join("ring"), Secret::random());
+        let mut ring = Ring::open(&files).unwrap();
+        assert!(ring.append(&key, b"first") && ring.append(&key, b"second"));
+        drop(ring);
+        let whole = std::fs::read(&path).unwrap();
+        let emptied = [vec![0; 4], whole[4..].to_vec()].concat();
+        std::fs::write(&path, emptied).unwrap();
+        assert_eq!(Ring::open(&files).unwrap().missing, 2);
+        std::fs::write(&path, &whole).unwrap();
+        let mut ring = Ring::open(&files).unwrap();
+        assert_eq!((ring.frames(&key).0.len(), ring.missing), (2, 0));
+        ring.clear().unwrap();
+        assert!(ring.append(&key, b"third"));
+        assert_eq!(ring.frames(&key), (vec![b"third".to_vec()], 0));
+        drop(ring);
+        std::fs::write(&path, &whole).unwrap();
+        let ring = Ring::open(&files).unwrap();
+        assert_eq!(ring.frames(&key), (Vec::new(), 2), "of before it was reconciled");
     }
 }

@@ -201,11 +201,13 @@ impl Files {
 
     /// Copies the engine's journal, which opening may cut. Where there is no room for a copy the
     /// store is opened all the same: what is lost then is still noticed.
-    pub(crate) fn copy_journal(&self) {
+    ///
+    /// Whether a copy was made.
+    pub(crate) fn copy_journal(&self) -> bool {
         let (engine, rescue) = (self.engine(), self.rescue());
         if !engine.exists() || self.is_rescue_whole() {
             // A rescue copy that is still there is older, and thus more complete.
-            return;
+            return false;
         }
         let beside = rescue.with_extension("new");
         let copy = || -> std::io::Result<()> {
@@ -223,7 +225,9 @@ impl Files {
         if let Err(error) = copy() {
             drop(fs::remove_dir_all(&beside));
             tracing::warn!(%error, "the engine's journal cannot be copied before it is opened");
+            return false;
         }
+        true
     }
 
     /// Whether there is a copy, and it holds no less than the engine's journal does: the engine cuts

@@ -153,8 +153,13 @@ impl Store {
         let noted = keyring.note_public();
         let partly_closed = keyring.closed_datasets().collect();
         let (position_file, acknowledged) = files.position()?;
-        files.copy_journal();
-        let engine = Engine::open(&files.engine())?;
+        let copied = files.copy_journal();
+        let engine = Engine::open(&files.engine()).inspect_err(|error| {
+            // Somebody else is at it, and goes on: a copy of now would be taken for one of its end.
+            if copied && matches!(error, StoreError::Locked(_)) {
+                files.drop_rescue();
+            }
+        })?;
         let head = engine.get(Table::Meta, b"head")?;
         let head = head.unwrap_or_default();
         let found = Position { commits: number_of(&head, 0), records: number_of(&head, 8) };

@@ -213,6 +213,7 @@ fn two_cannot_open_the_same_and_foreign_directories_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let _first = fresh(&directory);
     assert!(matches!(open(&directory), Err(StoreError::Locked(_))));
+    assert!(!directory.path().join("data/rescue").exists(), "nor is anything left behind");
     let other = tempfile::tempdir().unwrap();
     std::fs::create_dir(other.path().join("data")).unwrap();
     std::fs::write(other.path().join("data/letter.txt"), "mine").unwrap();
