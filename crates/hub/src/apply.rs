@@ -52,7 +52,14 @@ pub fn apply(
             Ok(replaced(entity, current, now))
         }
         (Change::Upsert(entity), Some(current)) => {
-            Ok(edit(current, now, |edit| edit.append(entity, true, late)))
+            let mut applied = edit(current, now, |edit| edit.append(entity, true, late));
+            if late == Late::AsOld
+                && let Some(state) = &mut applied.state
+            {
+                // Nothing was changed before it was.
+                state.modified = state.modified.max(current.modified);
+            }
+            Ok(applied)
         }
         (Change::Append { entity, overwrite }, Some(current)) => {
             Ok(edit(current, now, |edit| edit.append(entity, overwrite, Late::Moves)))
@@ -287,7 +294,8 @@ impl Edit {
                     self.set.push((name.clone(), instance));
                     return;
                 }
-                stamp(&mut instance, old.created, self.now);
+                let now = if late == Late::AsOld { self.now.max(old.modified) } else { self.now };
+                stamp(&mut instance, old.created, now);
                 self.structural |= older || !is_numeric_step(old, &instance);
                 self.set.push((name.clone(), instance.clone()));
                 *old = instance;

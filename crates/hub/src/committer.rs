@@ -106,7 +106,8 @@ fn more(
 struct Group<'a> {
     hub: &'a Arc<Hub>,
     now: Time,
-    /// The write that is taken came long before: at `now`.
+    /// As of when the write that is taken is done, and whether that is long ago.
+    at: Time,
     came: bool,
     works: BTreeMap<u64, Work>,
     ids: HashMap<String, u64>,
@@ -142,9 +143,11 @@ struct Group<'a> {
 
 impl<'a> Group<'a> {
     fn new(hub: &'a Arc<Hub>) -> Group<'a> {
+        let now = hub.now();
         Group {
             hub,
-            now: hub.now(),
+            now,
+            at: now,
             came: false,
             works: BTreeMap::new(),
             ids: HashMap::new(),
@@ -194,12 +197,11 @@ impl<'a> Group<'a> {
                     self.ring.insert(at, entities);
                 }
                 // What came long ago is done as of then.
-                let now = self.now;
-                self.now = job.came.unwrap_or(now);
+                self.at = job.came.unwrap_or(self.now);
                 self.came = job.came.is_some();
                 let mut results: Vec<_> = planned.into_iter().map(|p| self.change(at, p)).collect();
                 results.extend(self.steps(at, &job));
-                (self.now, self.came) = (now, false);
+                (self.at, self.came) = (self.now, false);
                 if job.shred.is_some() {
                     // Nothing later may join the group that still knows what goes.
                     self.changes = usize::MAX;
@@ -316,14 +318,14 @@ impl<'a> Group<'a> {
             && work.is_some_and(|work| work.series.is_empty());
         let new_id = known.is_none().then(|| planned.change.id().to_owned());
         let late = if self.came { Late::AsOld } else { planned.late.into() };
-        let applied = apply(planned.change, living.as_deref(), self.now, late)?;
+        let applied = apply(planned.change, living.as_deref(), self.at, late)?;
         let number = match (known, new_id) {
             (Some(number), _) => number,
             (None, id) => {
                 self.new_entity(&id.unwrap_or_default(), job, &planned.number, &planned.dataset)
             }
         };
-        let now = self.now;
+        let (at, came) = (self.at, self.came);
         let Some(work) = self.works.get_mut(&number) else {
             return Err(Refusal::NotFound(String::new()));
         };
@@ -337,11 +339,12 @@ impl<'a> Group<'a> {
         }
         work.job = job;
         work.changed = true;
-        work.durable |= applied.structural || living.is_none();
+        // What came long ago is not what its row's commit says: only a document tells the state.
+        work.durable |= applied.structural || living.is_none() || came;
         work.touched.extend(applied.set.iter().map(|(name, _)| name.clone()));
         match applied.state {
             None => {
-                work.deleted = Some(now);
+                work.deleted = Some(at);
                 work.durable = true;
             }
             Some(state) => {
@@ -451,8 +454,8 @@ impl<'a> Group<'a> {
             id: id.to_owned(),
             types: Vec::new(),
             scopes: Vec::new(),
-            created: self.now,
-            modified: self.now,
+            created: self.at,
+            modified: self.at,
             attributes: Vec::new(),
         };
         let work = Work {
@@ -520,7 +523,7 @@ impl<'a> Group<'a> {
             if rich {
                 work.durable = true;
             }
-            let at = instance.observed_at.unwrap_or(self.now);
+            let at = instance.observed_at.unwrap_or(self.at);
             let value = plain.unwrap_or_else(|| RowValue::Rich(Box::new(instance)));
             let row = Row { entity: number, series, at, value };
             self.rows.entry((job, work.dataset)).or_default().push(row);

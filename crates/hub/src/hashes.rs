@@ -99,7 +99,6 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     fn from(last: u8, browser: Option<u64>) -> Source {
@@ -116,23 +115,31 @@ mod tests {
             ..Limits::default()
         };
         let hashes = Hashes::new(&limits);
-        static RUNNING: AtomicUsize = AtomicUsize::new(0);
-        static MOST: AtomicUsize = AtomicUsize::new(0);
-        let slow = || {
-            MOST.fetch_max(RUNNING.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(200));
-            RUNNING.fetch_sub(1, Ordering::SeqCst);
+        // Each hash says that it has begun, and ends when it may.
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (end, may_end) = std::sync::mpsc::channel::<()>();
+        let may_end = Arc::new(Mutex::new(may_end));
+        let hash = || {
+            let (begun, may_end) = (begun.clone(), may_end.clone());
+            move || {
+                begun.send(()).unwrap();
+                let _ = may_end.lock().recv();
+            }
         };
-        // Whoever asks and goes away does not get more done at once.
         let mut waiting = Vec::new();
         for _ in 0..4 {
             let turn = hashes.turn(&from(1, None)).unwrap();
-            waiting.push(tokio::spawn(turn.hash(slow)));
+            waiting.push(tokio::spawn(turn.hash(hash())));
         }
         assert!(hashes.turn(&from(1, None)).is_err(), "too many of one block");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..2 {
+            begins.recv().await.unwrap();
+        }
+        // Whoever asks and goes away does not get more done at once.
         waiting.iter().for_each(|one| one.abort());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        for one in waiting {
+            drop(one.await);
+        }
         let again: Vec<_> = (0..2).map(|_| hashes.turn(&from(1, None)).unwrap()).collect();
         assert!(
             hashes.turn(&from(1, None)).is_err(),
@@ -140,14 +147,19 @@ mod tests {
         );
         let others: Vec<_> = (2..4).map(|block| hashes.turn(&from(block, None)).unwrap()).collect();
         assert!(hashes.turn(&from(4, None)).is_err(), "too many in all");
-        let since = std::time::Instant::now();
+        let next: Vec<_> =
+            again.into_iter().chain(others).map(|turn| tokio::spawn(turn.hash(hash()))).collect();
+        let wait = Duration::from_millis(50);
+        assert!(tokio::time::timeout(wait, begins.recv()).await.is_err(), "two at once");
+        // A known browser waits for none of them.
         hashes.turn(&from(1, Some(7))).unwrap().hash(|| ()).await.unwrap();
-        assert!(since.elapsed() < Duration::from_millis(100), "a known browser does not wait");
-        for turn in again.into_iter().chain(others) {
-            turn.hash(slow).await.unwrap();
+        drop(end);
+        for one in next {
+            one.await.unwrap().unwrap();
         }
-        assert_eq!(MOST.load(Ordering::SeqCst), 2);
+        while !hashes.strangers.there.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         assert!(hashes.turn(&from(1, None)).is_ok());
-        assert!(hashes.strangers.there.lock().is_empty(), "nothing is kept of those who went");
     }
 }

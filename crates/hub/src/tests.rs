@@ -22,7 +22,7 @@ async fn start(directory: &TempDir, min_free_bytes: u64) -> Arc<Hub> {
 }
 
 async fn start_with(directory: &TempDir, min_free_bytes: u64, max_blobs: usize) -> Arc<Hub> {
-    start_at(directory, min_free_bytes, max_blobs, now).await
+    start_at(directory, min_free_bytes, max_blobs, now, 0).await
 }
 
 async fn start_at(
@@ -30,6 +30,7 @@ async fn start_at(
     min_free_bytes: u64,
     max_blobs: usize,
     now: fn() -> Time,
+    patience_ms: u64,
 ) -> Arc<Hub> {
     let files = Files::new(&directory.path().join("data"), None);
     if !files.exist() {
@@ -42,7 +43,7 @@ async fn start_at(
         store: store::Options { min_free_bytes },
         seal: store::SealPlan { max_blobs, max_part: 7, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
-        patience: std::time::Duration::ZERO,
+        patience: std::time::Duration::from_millis(patience_ms),
         limits: crate::Limits::default(),
         notice: Some("The data shown here is simulated."),
     };
@@ -173,7 +174,7 @@ async fn what_was_in_the_ring_takes_nothing_from_what_came_after_it() {
     let (hub, token) = city(&directory).await;
     hub.stop().await;
     drop(hub);
-    let hub = start_at(&directory, 0, 40, clock).await;
+    let hub = start_at(&directory, 0, 40, clock, 300).await;
     let gauge = session(&hub, &token);
     hub.write(&gauge, vec![dated(1.0)]).await.unwrap();
     let ring = |level| {
@@ -205,15 +206,79 @@ async fn what_was_in_the_ring_takes_nothing_from_what_came_after_it() {
     let whole = [(0, 1.0), (10, 5.0), (20, 5.5), (30, 6.0)];
     assert_eq!(level(&hub, "River").await, Some(6.0), "what came after it stays");
     assert_eq!(history(hub.clone()).await, whole);
+    // Nor does it in one commit with what comes the short way just then.
+    let before = level(&hub, "River").await;
+    let mut expected = whole.to_vec();
+    for round in 0..3 {
+        let second = 51 + 2 * round;
+        at(second - 1);
+        ring(7.0 + round as f64);
+        expected.push((second - 1, 7.0 + round as f64));
+        at(second);
+        let live = 100.0 + round as f64;
+        let body = format!(r#"[{{"id":"urn:x:River","type":"River","level":{{"value":{live}}}}}]"#);
+        let (hub, gauge, brought) = (hub.clone(), gauge.clone(), hub.clone());
+        let written = tokio::spawn(async move {
+            let readings = ngsild::parse_readings(body.as_bytes()).unwrap();
+            hub.write_readings(&gauge, None, &readings).await.unwrap().unwrap();
+            hub
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::task::spawn_blocking(move || brought.reconcile_ring()).await.unwrap();
+        let hub = written.await.unwrap();
+        assert_eq!(level(&hub, "River").await, Some(live), "round {round}, after {before:?}");
+        expected.push((second, live));
+    }
+    assert_eq!(history(hub.clone()).await, expected);
+    let whole = expected;
+    let modified = hub.store.entity("urn:x:River").unwrap().entity.modified;
+    assert_eq!((modified.0 - now().0) / 1_000_000, 55, "it does not go back");
     let records = hub.store.log_size();
     let again = hub.clone();
     tokio::task::spawn_blocking(move || again.reconcile_ring()).await.unwrap();
     assert_eq!(hub.store.log_size(), records, "the ring is empty");
     hub.stop().await;
     drop(hub);
-    let hub = start_at(&directory, 0, 40, clock).await;
-    assert_eq!(level(&hub, "River").await, Some(6.0));
+    let hub = start_at(&directory, 0, 40, clock, 300).await;
+    assert_eq!(level(&hub, "River").await, Some(102.0));
     assert_eq!(history(hub.clone()).await, whole);
+    hub.stop().await;
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
+}
+
+/// What the ring holds of a dataset whose root is closed when the disk has room again waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ring_waits_for_the_sensitive_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    let mut rivers = dataset("rivers", "River", true);
+    rivers.attributes[0].sensitivity = model::Sensitivity::Confidential;
+    let mut others = dataset("others", "Other", false);
+    others.catch_all = true;
+    hub.bootstrap_datasets(vec![rivers, others]).await.unwrap();
+    let own = hub.own_session();
+    hub.write(&own, vec![dated(1.0)]).await.unwrap();
+    // As readings come the short way: without a type.
+    let Change::Upsert(mut entity) = dated(5.0) else { unreachable!() };
+    entity.types.clear();
+    assert!(hub.ring_write(1, &[entity]));
+    hub.stop().await;
+    drop(hub);
+    let (key, away) =
+        (directory.path().join("data.keys/sensitive.key"), directory.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let hub = start(&directory, 0).await;
+    assert_eq!(hub.ring.lock().count(), 1, "it waits");
+    hub.write(&hub.own_session(), vec![reading("Other", 1.0, 0)]).await.unwrap();
+    hub.stop().await;
+    drop(hub);
+    std::fs::rename(&away, &key).unwrap();
+    let hub = start(&directory, 0).await;
+    assert_eq!(hub.ring.lock().count(), 0);
+    let held = hub.store.entity("urn:x:River").unwrap();
+    let level = held.entity.attribute("level").unwrap().default_instance().unwrap();
+    assert_eq!(level.value().as_number(), Some(5.0));
     hub.stop().await;
     let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
     assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);

@@ -79,6 +79,9 @@ pub type Owner = (u32, NonZeroU64);
 /// Points of a run that is long: those of fewer are not looked at for sealing.
 pub const LONG: usize = 512;
 
+/// Microseconds.
+const DAY: i64 = 86_400_000_000;
+
 #[derive(Default)]
 pub struct History {
     /// By series: numbers of series are given in order.
@@ -100,6 +103,10 @@ pub struct History {
     /// Datasets of which open points lie on disk that are past their retention: to be sealed, so that
     /// they go there too.
     pub expired: HashSet<u32>,
+    /// Datasets that open points were taken away of, and the day they were last called expired: they are
+    /// not all written anew each hour.
+    cut: HashSet<u32>,
+    expired_day: HashMap<u32, i64>,
     /// When each dataset was last forgotten of, so that a plan made before is thrown away.
     pub forgotten_at: HashMap<u32, u64>,
 }
@@ -273,8 +280,13 @@ impl History {
                 && *of == dataset
                 && open.cut(floor)
             {
-                self.expired.insert(dataset);
+                self.cut.insert(dataset);
             }
+        }
+        let day = floor.div_euclid(DAY);
+        if self.cut.contains(&dataset) && self.expired_day.insert(dataset, day) != Some(day) {
+            self.cut.remove(&dataset);
+            self.expired.insert(dataset);
         }
     }
 

@@ -33,6 +33,8 @@ struct Connection {
     out: Vec<u8>,
     version: Version,
     refusals: u32,
+    /// As it was when it was last asked for.
+    session: Option<Session>,
 }
 
 /// Serves one connection until it ends.
@@ -45,6 +47,7 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
         out: Vec::new(),
         version: Version::V5,
         refusals: 0,
+        session: None,
     };
     let connect =
         tokio::time::timeout(Duration::from_secs(CONNECT_TIMEOUT_S), connection.connect());
@@ -77,7 +80,7 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
             match more {
                 Err(_) if left <= LOOK => return connection.end(reason::KEEP_ALIVE_TIMEOUT).await,
                 // Whoever was revoked holds no place by saying nothing.
-                Err(_) if connection.session(&token).is_err() => {
+                Err(_) if !connection.is_live() => {
                     return connection.end(reason::NOT_AUTHORIZED).await;
                 }
                 Err(_) => {}
@@ -137,6 +140,7 @@ impl Connection {
                     .as_deref()
                     .is_none_or(|name| name == session.principal.login) =>
             {
+                self.session = Some(session);
                 reason::SUCCESS
             }
             Ok(_) | Err(HubError::Unauthenticated(_)) => reason::NOT_AUTHORIZED,
@@ -148,6 +152,11 @@ impl Connection {
         codec::connack(&mut self.out, self.version, code, most, in_flight);
         let sent = self.flush().await;
         (code == reason::SUCCESS && sent).then_some((connect, token))
+    }
+
+    /// Whether its session still stands; nothing was heard of its client.
+    fn is_live(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| self.app.hub.is_live(session))
     }
 
     /// The session of the token now: a revoked one ends here.

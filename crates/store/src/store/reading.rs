@@ -14,6 +14,10 @@ use std::sync::Arc;
 /// How soon a commit that is on disk is shown, at the latest.
 const SHOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
+fn key_of(chunk: &Chunk) -> [u8; 12] {
+    chunk_key(chunk.dataset, chunk.reference.series, chunk.generation)
+}
+
 fn names_chunk(history: &History, chunk: &Chunk) -> bool {
     let of_series = history.chunks.get(&chunk.reference.series);
     of_series.into_iter().flatten().any(|named| named.generation == chunk.generation)
@@ -176,7 +180,7 @@ impl Store {
         let read = |chunk: &Chunk| match self.read_chunk(chunk) {
             // Past its retention, or forgotten, since it was looked for.
             Err(StoreError::Damaged(_))
-                if self.moved_on(|history| !names_chunk(history, chunk)) =>
+                if self.moved_on(&key_of(chunk), |history| !names_chunk(history, chunk)) =>
             {
                 Ok(Run::default())
             }
@@ -237,7 +241,7 @@ impl Store {
         for chunk in chunks {
             let run = match self.read_chunk(&chunk) {
                 Err(StoreError::Damaged(_))
-                    if self.moved_on(|history| !names_chunk(history, &chunk)) =>
+                    if self.moved_on(&key_of(&chunk), |history| !names_chunk(history, &chunk)) =>
                 {
                     continue;
                 }
@@ -270,7 +274,7 @@ impl Store {
             match self.part(*place) {
                 Ok(part) => parts.push(part),
                 Err(StoreError::Damaged(_))
-                    if self.moved_on(|history| !names_part(history, *place)) =>
+                    if self.moved_on(&place.key(), |history| !names_part(history, *place)) =>
                 {
                     return Ok(None);
                 }
@@ -281,16 +285,14 @@ impl Store {
     }
 
     /// Whether what is missing on disk is not looked for any more: a commit that takes it away does so on
-    /// disk first, and shows it once it is there. What stays named is damage.
-    fn moved_on(&self, gone: impl Fn(&History) -> bool) -> bool {
-        let since = std::time::Instant::now();
-        while since.elapsed() < SHOWN_WITHIN {
-            if gone(&self.history.read()) {
-                return true;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
+    /// disk first, and shows it before it is done. What stays named is damage.
+    fn moved_on(&self, key: &[u8], gone: impl Fn(&History) -> bool) -> bool {
+        if !matches!(self.engine.get(Table::Chunk, key), Ok(None)) {
+            return false;
         }
-        false
+        // Waits for the commit that is under way, if there is one.
+        drop(self.head.try_lock_for(SHOWN_WITHIN));
+        gone(&self.history.read())
     }
 
     /// A part of a segment, decoded.
@@ -317,7 +319,7 @@ impl Store {
     }
 
     pub(crate) fn read_chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, StoreError> {
-        let key = chunk_key(chunk.dataset, chunk.reference.series, chunk.generation);
+        let key = key_of(chunk);
         let sealed = self.engine.get(Table::Chunk, &key)?;
         let sealed = sealed.ok_or_else(|| {
             StoreError::Damaged(format!(
