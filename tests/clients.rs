@@ -252,3 +252,43 @@ fn what_the_standard_has_and_is_left_out_is_said_in_plain_words() {
     let attribute = "/ngsi-ld/v1/entities/urn:x:o/attrs/a";
     assert_eq!(city.call("PATCH", attribute, "app", Some(&patch)).status, 404);
 }
+
+/// A list as JSON-LD has its context in each of its elements.
+#[test]
+fn details_of_types_and_attributes_come_as_json_ld() {
+    let city = City::start();
+    for path in ["types", "attributes"] {
+        let url = format!("{}/ngsi-ld/v1/{path}?details=true", city.url());
+        let output = Command::new("curl")
+            .args(["-sS", "--cacert", city.ca(), "-H", "Accept: application/ld+json", &url])
+            .output()
+            .unwrap();
+        let body: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let list = body.as_array().unwrap();
+        assert!(!list.is_empty() && list.iter().all(|one| one["@context"].is_string()), "{body}");
+    }
+}
+
+/// A value alone keeps its `datasetId` in a history, like those in lists.
+#[test]
+fn one_value_of_a_history_goes_where_it_says() {
+    let city = City::start_with(&["--devices", "0"]);
+    let at = |minute: u32| format!("2026-02-01T10:{minute:02}:00Z");
+    let entity = json!({"id": "urn:x:h", "type": "T",
+        "a": [{"value": 1, "observedAt": at(0)}, {"value": 2, "observedAt": at(1), "datasetId": "urn:d:1"}]});
+    assert_eq!(city.post("/ngsi-ld/v1/temporal/entities", "app", &entity).status, 201);
+    let one = json!({"a": {"value": 3, "observedAt": at(2), "datasetId": "urn:d:1"}});
+    let path = "/ngsi-ld/v1/temporal/entities/urn:x:h";
+    assert_eq!(city.post(&format!("{path}/attrs"), "app", &one).status, 204);
+    let history =
+        city.get(&format!("{path}?timerel=after&timeAt=2026-01-01T00:00:00Z"), "app").json();
+    let of: Vec<(i64, &str)> = history["a"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["value"].as_i64().unwrap(), one["datasetId"].as_str().unwrap_or_default()))
+        .collect();
+    assert_eq!(of, [(1, ""), (2, "urn:d:1"), (3, "urn:d:1")], "{history}");
+    let state = city.get("/ngsi-ld/v1/entities/urn:x:h?options=keyValues", "app").json();
+    assert!(state["a"] == json!(1) || state["a"]["dataset"]["@none"] == json!(1), "{state}");
+}

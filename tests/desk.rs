@@ -179,6 +179,9 @@ fn a_quarantined_reading_is_accepted_by_its_steward_only_and_only_if_it_fits() {
         own.unwrap()["reading"].as_str().unwrap().to_owned()
     };
     let name = quarantined(99_999.0, GAUGE);
+    // Why is for the steward, and not for all who read records.
+    let records = city.get("/api/v1/records?verb=write&limit=100", "auditor");
+    assert!(records.text.contains(&name) && !records.text.contains("99999"), "{}", records.text);
     let accept = |who: &str, body: Value| city.act(who, "quarantine.accept", body);
     let plain = json!({"dataset": "rivers", "reading": name});
     assert_eq!(accept("crisis", plain.clone()).status, 403);
@@ -255,7 +258,9 @@ fn datasets_keep_their_versions_and_tell_how_they_fare() {
     assert_eq!(health["ages"]["entities"], json!([0, 0, 0, 1]));
     assert_eq!(health["filled"][0], json!({"attribute": "currentLevel", "entities": 1}));
     // What a reader is not shown does not exist here either: neither its name nor its age.
+    assert!(health["open_points"].is_u64() && health["quarantined"].is_u64(), "{health}");
     let shown = city.get("/api/v1/datasets/rivers/health", "crisis").json();
+    assert!(shown["open_points"].is_null() && shown["quarantined"].is_null(), "{shown}");
     assert_eq!(shown["ages"]["entities"], json!([0, 0, 0, 1]));
     let mut dataset = city.get("/api/v1/datasets/rivers", "").json();
     let attributes = dataset["attributes"].as_array_mut().unwrap();

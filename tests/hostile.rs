@@ -75,6 +75,26 @@ fn what_is_too_many_is_not_parsed() {
         assert_eq!(answer.status, status, "{}", answer.text);
         assert!(answer.text.len() < 2_000);
     }
+    // Nor are many names compared with each other, nor methods, keys and selectors repeated.
+    let names: serde_json::Map<String, Value> =
+        (0..15_000).map(|n| (format!("a{n}"), json!(1))).collect();
+    let mut wide = json!({"id": "urn:x:wide", "type": "T"});
+    wide.as_object_mut().unwrap().extend(names);
+    let since = std::time::Instant::now();
+    let upsert = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+    let answer = city.post(upsert, "app", &json!([wide]));
+    assert!(answer.text.contains("attributes"), "{}", answer.text);
+    let selectors: Vec<Value> = (0..101).map(|_| json!({"idPattern": "\\w{4}"})).collect();
+    let ids: Vec<String> = (0..1_001).map(|n| format!("urn:x:{n}")).collect();
+    for entities in [json!(selectors), json!([{"type": "T", "id": ids}])] {
+        let query = json!({"type": "Query", "entities": entities});
+        let answer = city.post("/ngsi-ld/v1/entityOperations/query", "", &query);
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains("at most"), "{}", answer.text);
+    }
+    let order = format!("/ngsi-ld/v1/entities?type=T&orderBy={}", ["z"; 9].join(","));
+    assert_eq!(city.get(&order, "app").status, 400);
+    assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
     // As many instances as may come are as fast as few.
     let instances: Vec<Value> = (0..10_000)
         .map(|n| json!({"value": n, "observedAt": "2026-02-01T10:00:00Z", "datasetId": format!("urn:d:{n}")}))

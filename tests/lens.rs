@@ -217,3 +217,30 @@ fn time_tells_nothing_of_who_is_on_a_list() {
     println!("there {there:.0} us, missing {missing:.0} us");
     assert!((there - missing).abs() < 0.25 * missing, "there {there} us, missing {missing} us");
 }
+
+/// When something that is hidden was changed is hidden, too.
+#[test]
+fn a_change_of_what_is_hidden_moves_nothing_that_is_shown() {
+    let city = City::start_with(&["--devices", "0"]);
+    let id = "urn:ngsi-ld:FloodMonitoring:demo-m";
+    let write = |maintainer: &str| {
+        let entity =
+            json!([{"id": id, "type": "FloodMonitoring", "maintainer": {"value": maintainer}}]);
+        let upsert = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+        assert!(city.post(upsert, "device", &entity).status < 300);
+    };
+    let level = json!([{"id": id, "type": "FloodMonitoring", "currentLevel": {"value": 3}}]);
+    assert!(city.post("/ngsi-ld/v1/entityOperations/upsert", "device", &level).status < 300);
+    write("Dinas Air");
+    let modified = |who: &str| {
+        let path = format!("/ngsi-ld/v1/entities/{id}?options=sysAttrs");
+        city.get(&path, who).json()["modifiedAt"].as_str().unwrap().to_owned()
+    };
+    let (public, steward) = (modified(""), modified("steward:water-management"));
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    write("Dinas Baru");
+    assert_eq!(modified(""), public);
+    assert_ne!(modified("steward:water-management"), steward);
+    let path = format!("/ngsi-ld/v1/entities?type=FloodMonitoring&q=modifiedAt>{public}");
+    assert_eq!(city.get(&path.replace('>', "%3E"), "").json(), json!([]));
+}

@@ -63,6 +63,11 @@ fn delivered_in_order_and_kept_for_a_dead_receiver() {
     assert_eq!(seen, [11, 12, 13]);
     let shown = city.get(&own, "app").json();
     assert_eq!(shown["status"], "active");
+    // Nor may it lead elsewhere behind the address that is allowed.
+    let mut elsewhere = asked.clone();
+    elsewhere["notification"]["endpoint"]["receiverInfo"] =
+        json!([{"key": "Host", "value": "inner"}]);
+    assert_eq!(city.post("/ngsi-ld/v1/subscriptions", "app", &elsewhere).status, 400);
     // Others do not see it, and when it is deleted it stops.
     assert_eq!(city.get(&own, "crisis").status, 404);
     assert_eq!(city.call("DELETE", &own, "app", None).status, 204);

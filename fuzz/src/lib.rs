@@ -183,8 +183,9 @@ pub fn query(data: &[u8]) {
         drop(Aggregation::parse(line, Some(line)));
         if let Some(period) = ngsild::parse_duration(line) {
             let start = model::Time::from_seconds(0);
-            period.start_of(start, model::Time::from_seconds(1_700_000_000));
-            period.next(start);
+            let time = model::Time::from_seconds(1_700_000_000);
+            let (from, until) = period.holding(start, 0, time);
+            assert!(from <= until, "{from} {until}");
         }
         drop(ngsild::TemporalQuery::parse(Some("after"), Some(line), None, Some(line)));
     }

@@ -39,6 +39,8 @@ struct Work {
     /// The last write that changed it.
     job: usize,
     touched: Vec<Name>,
+    /// Attributes that went, or some of their instances or history.
+    gone: Vec<Name>,
 }
 
 /// Runs until told to stop.
@@ -272,6 +274,7 @@ impl<'a> Group<'a> {
             changed: false,
             job,
             touched: Vec::new(),
+            gone: Vec::new(),
         };
         self.works.insert(number, work);
         Some(number)
@@ -342,6 +345,13 @@ impl<'a> Group<'a> {
         // What came long ago is not what its row's commit says: only a document tells the state.
         work.durable |= applied.structural || living.is_none() || came;
         work.touched.extend(applied.set.iter().map(|(name, _)| name.clone()));
+        if let (Some(before), Some(after), true) = (&living, &applied.state, applied.structural) {
+            let left = |one: &model::Attribute| {
+                after.attribute(one.name.as_str()).map_or(0, |after| after.instances.len())
+            };
+            let less = before.attributes.iter().filter(|one| left(one) < one.instances.len());
+            work.gone.extend(less.map(|one| one.name.clone()));
+        }
         match applied.state {
             None => {
                 work.deleted = Some(at);
@@ -470,6 +480,7 @@ impl<'a> Group<'a> {
             changed: false,
             job,
             touched: Vec::new(),
+            gone: Vec::new(),
         };
         self.works.insert(number, work);
         self.ids.insert(id.to_owned(), number);
@@ -543,6 +554,7 @@ impl<'a> Group<'a> {
         if self.forgotten.len() == before {
             return false;
         }
+        work.gone.extend(work.series.iter().filter(|s| gone(s)).map(|series| series.name.clone()));
         Arc::make_mut(&mut work.series).retain(|series| !gone(series));
         work.durable = true;
         work.changed = true;

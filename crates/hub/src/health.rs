@@ -27,9 +27,9 @@ pub struct Health {
     pub unobserved: u64,
     /// Of each attribute of the model, how many entities have it.
     pub filled: Vec<(String, u64)>,
-    /// Observations not sealed yet.
-    pub open_points: u64,
-    pub quarantined: u64,
+    /// Observations not sealed yet, and readings set apart; for those who govern it.
+    pub open_points: Option<u64>,
+    pub quarantined: Option<u64>,
     pub devices: u64,
     /// Devices that were not heard of since the hub started.
     pub silent_devices: u64,
@@ -95,8 +95,10 @@ impl Hub {
         }
         let mut health = Health {
             entities: self.store.count_of(number),
-            open_points: self.store.open_points_of(number),
-            quarantined: self.store.count_documents(kinds::QUARANTINE, &format!("{id}/")) as u64,
+            // Of the whole dataset: of what a reader does not see, too.
+            open_points: governs.then(|| self.store.open_points_of(number)),
+            quarantined: governs
+                .then(|| self.store.count_documents(kinds::QUARANTINE, &format!("{id}/")) as u64),
             devices: count,
             silent_devices: silent,
             ..Health::default()

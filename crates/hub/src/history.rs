@@ -99,7 +99,12 @@ impl Hub {
                 return true;
             }
             matched += 1;
-            let shown = level_of(&verdict.lens, seen.attributes.iter().map(|a| &a.name));
+            // Histories are there of what the entity has no more.
+            let asked =
+                |name: &&Name| query.attributes.is_empty() || query.attributes.contains(name);
+            let histories = held.series.iter().map(|series| &series.name).filter(asked);
+            let shown =
+                level_of(&verdict.lens, seen.attributes.iter().map(|a| &a.name).chain(histories));
             let level = levels.entry(held.dataset).or_insert((Sensitivity::Open, 0));
             *level = (level.0.max(shown), level.1 + 1);
             if matched > query.offset && page.len() < limit {
@@ -352,10 +357,7 @@ fn period_of(
 ) -> (Time, Time) {
     match aggregation.period {
         None => (time.from.max(Time::MIN), time.until),
-        Some(period) => {
-            let start = period.start_of(origin, at);
-            (start, period.next(start))
-        }
+        Some(period) => period.holding(origin, time.offset, at),
     }
 }
 
@@ -398,11 +400,15 @@ impl Sums {
         let (Some(first_at), Some(last_at)) = (at.first(), at.last()) else { return };
         let (Some(first), Some(last)) = (values.first(), values.last()) else { return };
         if self.count == 0 {
-            (self.minimum, self.maximum, self.first) = (*first, *first, *first);
-            self.first_at = Time(*first_at);
+            (self.minimum, self.maximum) = (*first, *first);
         }
-        self.last_at = self.last_at.max(Time(*last_at));
-        self.last = *last;
+        // Series of one attribute come one after the other.
+        if self.count == 0 || Time(*first_at) < self.first_at {
+            (self.first_at, self.first) = (Time(*first_at), *first);
+        }
+        if self.count == 0 || Time(*last_at) >= self.last_at {
+            (self.last_at, self.last) = (Time(*last_at), *last);
+        }
         for value in values {
             self.sum += value;
             self.minimum = self.minimum.min(*value);

@@ -154,14 +154,14 @@ impl Hub {
         match (misfit, change.entity()) {
             (None, _) => fits.push(planned),
             (Some(reason), Some(entity)) => {
-                detail.push(("quarantined".into(), Value::from(reason.as_str())));
                 let kept =
                     self.store.count_documents(kinds::QUARANTINE, &format!("{}/", dataset.id));
                 let kept = self.set_apart(writer, entity, number, &dataset, reason, kept);
                 let Plan::Keep(document, _) = kept else { return None };
+                detail.push(("quarantined".into(), Value::from(document.name.as_str())));
                 documents.push(document);
             }
-            (Some(reason), None) => detail.push(("refused".into(), Value::from(reason))),
+            (Some(_), None) => detail.push(("refused".into(), Value::Bool(true))),
         }
         let own = self.own_session();
         let made = record(&own, Verb::Upkeep, &dataset.id, now, Value::Map(detail));

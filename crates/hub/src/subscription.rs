@@ -6,6 +6,7 @@ mod matching;
 
 pub use matching::{Changed, Matched};
 
+use crate::job::{Job, WriteJob};
 use crate::recorder::map;
 use crate::state::{from_json, to_json};
 use crate::{Hub, HubError, Join, kinds};
@@ -309,7 +310,15 @@ fn compile(
         Some((item.get("key")?.as_text()?.to_owned(), item.get("value")?.as_text()?.to_owned()))
     };
     let receiver_info = endpoint.get("receiverInfo").map(Value::items).unwrap_or_default();
-    let receiver_info = receiver_info.iter().filter_map(pair).collect();
+    let receiver_info: Vec<(String, String)> = receiver_info.iter().filter_map(pair).collect();
+    // They would lead elsewhere behind an address that is allowed, or say what the hub says.
+    let own = ["host", "content-length", "transfer-encoding", "connection", "content-type"];
+    if let Some((key, _)) =
+        receiver_info.iter().find(|(key, _)| own.iter().any(|one| key.eq_ignore_ascii_case(one)))
+    {
+        let what = format!("`{key}` is set by the hub");
+        return Err(missing("/notification/endpoint/receiverInfo", &what).into());
+    }
     let watched = names(body.get("watchedAttributes"), context);
     let base = Filter {
         q: match body.get("q").and_then(Value::as_text) {
@@ -617,6 +626,16 @@ impl Hub {
         };
         self.commit_act(session, "subscription.delete", effects, Vec::new()).await?;
         self.subscriptions.all.write().remove(id);
+        // What was queued meanwhile is nobody's any more, whoever takes the same id next.
+        let late = self.subscriptions.waiting.lock().remove(id).unwrap_or_default();
+        if !late.is_empty() {
+            let gone =
+                |(name, _): &(String, u32)| crate::govern::document(kinds::OUTBOX, name, None);
+            let documents = late.iter().map(gone).collect();
+            let job =
+                self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
+            job.await??;
+        }
         Ok(())
     }
 

@@ -916,6 +916,7 @@ async fn sums_are_those_of_the_points() {
         filter: Filter { types: Some(types), ..Filter::default() },
         limit: Some(RIVERS as usize),
         time: ngsild::TemporalQuery {
+            offset: 0,
             from: Time::parse("2026-01-01T00:10:00Z").unwrap(),
             until: Time::parse("2026-01-01T03:30:00Z").unwrap(),
             last: None,

@@ -135,7 +135,8 @@ impl Hub {
                 Plan::Keep(document, reason) => {
                     self.counters.add(Counter::Quarantined, 1);
                     self.state.note_refused(session.principal.number);
-                    let detail = map([("quarantined", Value::from(reason.as_str()))]);
+                    // Where it lies, and not why: a reason says what was sent, which is not for records.
+                    let detail = map([("quarantined", Value::from(document.name.as_str()))]);
                     records.push(record(session, Verb::Write, "", self.now(), detail));
                     documents.push(document);
                     results.push(Some(ItemResult::Quarantined(reason)));

@@ -190,8 +190,9 @@ pub enum DatasetError {
     NoChoice { name: Name, found: String, choices: String },
     #[error("attribute `{name}` has unit `{found}`, where dataset `{dataset}` wants `{wanted}`")]
     WrongUnit { name: Name, found: String, wanted: String, dataset: String },
-    #[error("attribute `{name}` jumps from {before} to {found}, more than {max_step} at once")]
-    Jump { name: Name, before: f64, found: f64, max_step: f64 },
+    // What it was before is for those who may see it.
+    #[error("attribute `{name}` jumps to {found}, by more than {max_step} at once")]
+    Jump { name: Name, found: f64, max_step: f64 },
 }
 
 impl Dataset {
@@ -378,7 +379,7 @@ impl AttributeModel {
         }
         match (self.max_step, before) {
             (Some(max_step), Some(before)) if (found - before).abs() > max_step => {
-                Err(DatasetError::Jump { name, before, found, max_step })
+                Err(DatasetError::Jump { name, found, max_step })
             }
             _ => Ok(()),
         }

@@ -71,13 +71,18 @@ impl Lens {
     /// The entity as this session sees it.
     pub fn apply(&self, entity: &Entity) -> Entity {
         let seen = |attribute: &Attribute| self.apply_attribute(attribute);
+        let attributes: Vec<Attribute> = entity.attributes.iter().filter_map(seen).collect();
+        // When something that is not shown was changed is not shown either.
+        let whole = attributes.len() == entity.attributes.len();
+        let shown = attributes.iter().flat_map(|attribute| &attribute.instances);
+        let modified = shown.map(|instance| instance.modified).max();
         Entity {
             id: entity.id.clone(),
             types: entity.types.clone(),
             scopes: entity.scopes.clone(),
             created: entity.created,
-            modified: entity.modified,
-            attributes: entity.attributes.iter().filter_map(seen).collect(),
+            modified: if whole { entity.modified } else { modified.unwrap_or(entity.created) },
+            attributes,
         }
     }
 

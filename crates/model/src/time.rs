@@ -63,6 +63,24 @@ impl Time {
     pub fn parse(text: &str) -> Result<Time, TimeError> {
         parse(text.as_bytes()).ok_or_else(|| TimeError(text.chars().take(40).collect()))
     }
+
+    /// How far ahead of UTC the clock is that a time was read from, in microseconds; 0 when it does not say.
+    pub fn offset_of(text: &str) -> i64 {
+        let there = text.len().checked_sub(6).and_then(|at| text.get(at..));
+        let Some((sign, clock)) = there.and_then(|zone| zone.split_at_checked(1)) else { return 0 };
+        let sign = match sign {
+            "+" => 1,
+            "-" => -1,
+            _ => return 0,
+        };
+        let parts = clock.split_once(':').map(|(h, m)| (h.parse::<i64>(), m.parse::<i64>()));
+        match parts {
+            Some((Ok(hours), Ok(minutes))) if text.len() > 10 => {
+                sign * (hours * 60 + minutes) * 60_000_000
+            }
+            _ => 0,
+        }
+    }
 }
 
 fn number(bytes: &[u8]) -> Option<i64> {

@@ -3,6 +3,13 @@
 use crate::{GeoQuery, Invalid, Q, context::Context};
 use model::{Entity, Name, Value};
 
+/// Most selectors of one query.
+pub const MAX_SELECTORS: usize = 100;
+/// Most ids that one query names.
+pub const MAX_IDS: usize = 1_000;
+/// Most keys that an answer is ordered by.
+pub const MAX_ORDER_KEYS: usize = 8;
+
 /// Longest id pattern, in bytes.
 pub const MAX_ID_PATTERN_BYTES: usize = 1_024;
 /// Longest type or scope selection, in bytes.

@@ -14,7 +14,9 @@ mod sieve;
 mod temporal;
 
 pub use context::{CORE_CONTEXT, Context, ContextError, MAX_CONTEXTS, is_core_context};
-pub use filter::{Filter, OrderKey, ScopeSelection, TypeSelection};
+pub use filter::{
+    Filter, MAX_IDS, MAX_ORDER_KEYS, MAX_SELECTORS, OrderKey, ScopeSelection, TypeSelection,
+};
 pub use geo::{GeoQuery, Georel, place_of};
 pub use invalid::Invalid;
 pub use members::{MAX_JOIN_LEVELS, Members};

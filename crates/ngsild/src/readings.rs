@@ -100,6 +100,8 @@ impl<'de> Visitor<'de> for One<'de> {
                 "type" if reading.of_type.is_none() && self.id.is_none() => {
                     reading.of_type = Some(entries.next_value()?);
                 }
+                // More are refused by the way that says why, and each is compared with all before it.
+                _ if reading.measured.len() >= crate::parse::MAX_ATTRIBUTES => return Err(other()),
                 name if is_short(name) => {
                     if reading.measured.iter().any(|measured| measured.name == name) {
                         return Err(other());

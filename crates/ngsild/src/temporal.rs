@@ -14,11 +14,13 @@ pub struct TemporalQuery {
     pub last: Option<usize>,
     /// Where periods begin to be counted, when a beginning was given.
     pub origin: Option<Time>,
+    /// How far ahead of UTC the clock of `timeAt` is, in microseconds: months are those of its place.
+    pub offset: i64,
 }
 
 impl Default for TemporalQuery {
     fn default() -> Self {
-        TemporalQuery { from: Time::MIN, until: Time::MAX, last: None, origin: None }
+        TemporalQuery { from: Time::MIN, until: Time::MAX, last: None, origin: None, offset: 0 }
     }
 }
 
@@ -89,7 +91,8 @@ impl TemporalQuery {
             }
             None => Err(Invalid::data(place, "is missing beside `timerel`")),
         };
-        let mut query = TemporalQuery::default();
+        let offset = time_at.map_or(0, Time::offset_of);
+        let mut query = TemporalQuery { offset, ..TemporalQuery::default() };
         match timerel {
             None if time_at.is_some() => {
                 return Err(Invalid::data("?timerel", "is missing beside `timeAt`"));
@@ -140,7 +143,14 @@ impl Aggregation {
                 },
             )
         };
-        let methods = methods.split(',').map(method).collect::<Result<Vec<_>, _>>()?;
+        let mut asked = Vec::new();
+        for word in methods.split(',') {
+            let method = method(word)?;
+            if !asked.contains(&method) {
+                asked.push(method);
+            }
+        }
+        let methods = asked;
         let period = match period {
             None | Some("PT0S" | "P0D") => None,
             Some(text) => Some(parse_duration(text).ok_or_else(|| {
@@ -186,42 +196,75 @@ pub fn parse_duration(text: &str) -> Option<Period> {
 }
 
 impl Period {
-    /// The start of the period after the one that starts at `start`.
-    pub fn next(self, start: Time) -> Time {
-        let moved = if self.months == 0 {
-            start
-        } else {
-            let (year, month, day) = start.civil();
-            let months = year * 12 + i64::from(month) - 1 + self.months;
-            let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
-            let in_day = start.0.rem_euclid(86_400_000_000);
-            let month = u32::try_from(month).unwrap_or(1);
-            let date = (1..=day).rev().find_map(|day| Time::from_civil(year, month, day, 0));
-            Time(date.unwrap_or(Time::MAX).0.saturating_add(in_day))
-        };
-        Time(moved.0.saturating_add(self.micros)).min(Time::MAX)
-    }
-
-    /// The start of the period that holds `time`, counted from `origin` on.
-    pub fn start_of(self, origin: Time, time: Time) -> Time {
+    /// The period that holds `time`, counted from `origin` on: start and end. Months are those of a clock
+    /// `offset` microseconds ahead of UTC, and of the day that `origin` has there, or the last there is.
+    pub fn holding(self, origin: Time, offset: i64, time: Time) -> (Time, Time) {
         if self.months == 0 {
             let steps = time.0.saturating_sub(origin.0).div_euclid(self.micros);
-            return Time(origin.0.saturating_add(steps.saturating_mul(self.micros)));
+            let start = origin.0.saturating_add(steps.saturating_mul(self.micros));
+            return (Time(start), Time(start.saturating_add(self.micros)).min(Time::MAX));
         }
-        let mut start = origin;
+        let local = Time(origin.0.saturating_add(offset));
+        let (year, month, day) = local.civil();
+        let in_day = local.0.rem_euclid(DAY);
+        let start_of = |step: i64| {
+            let months = year * 12 + i64::from(month) - 1 + step * self.months;
+            let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
+            let month = u32::try_from(month).unwrap_or(1);
+            let date = (1..=day).rev().find_map(|day| Time::from_civil(year, month, day, 0));
+            let Some(Time(date)) = date else { return Time::MAX };
+            let date = date.saturating_add(in_day);
+            let past = step.saturating_mul(self.micros);
+            Time(date.saturating_sub(offset).saturating_add(past)).min(Time::MAX)
+        };
+        // A month has at least 28 days: never too far.
+        let longest = self.months.saturating_mul(31 * DAY).saturating_add(self.micros);
+        let mut step = time.0.saturating_sub(origin.0).div_euclid(longest).max(0);
         loop {
-            let next = self.next(start);
-            if next > time || next <= start {
-                return start;
+            let (start, end) = (start_of(step), start_of(step + 1));
+            if end > time || end <= start {
+                return (start, end);
             }
-            start = next;
+            step += 1;
         }
     }
 }
 
+/// Microseconds.
+const DAY: i64 = 86_400_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn months_are_those_of_the_place_they_are_asked_from() {
+        let text = "2024-01-31T00:00:00+07:00";
+        let (origin, offset) = (Time::parse(text).unwrap(), Time::offset_of(text));
+        let month = parse_duration("P1M").unwrap();
+        let at = |text: &str| month.holding(origin, offset, Time::parse(text).unwrap());
+        let between = |from: &str, to: &str| {
+            let day = |day: &str| Time::parse(&format!("{day}T00:00:00+07:00")).unwrap();
+            (day(from), day(to))
+        };
+        assert_eq!(at("2024-02-10T00:00:00Z"), between("2024-01-31", "2024-02-29"));
+        assert_eq!(
+            at("2024-02-28T17:00:00Z"),
+            between("2024-02-29", "2024-03-31"),
+            "midnight there"
+        );
+        assert_eq!(at("2024-04-29T16:59:59Z"), between("2024-03-31", "2024-04-30"));
+        assert_eq!(at("2034-06-15T00:00:00Z"), between("2034-05-31", "2034-06-30"));
+        let ages = parse_duration("P1000000Y").unwrap().holding(origin, offset, Time(0));
+        assert_eq!(ages.1, Time::MAX);
+        let first = "2024-01-01T00:00:00+07:00";
+        let (origin, offset) = (Time::parse(first).unwrap(), Time::offset_of(first));
+        let found = month.holding(origin, offset, Time::parse("2024-04-15T00:00:00Z").unwrap());
+        assert_eq!(found, between("2024-04-01", "2024-05-01"));
+        assert_eq!(Time::offset_of("2024-01-01T00:00:00Z"), 0);
+        assert_eq!(Time::offset_of("2024-01-01"), 0);
+        assert_eq!(Time::offset_of("2024-01-01T00:00:00-03:30"), -12_600_000_000);
+    }
 
     #[test]
     fn durations() {
@@ -241,10 +284,10 @@ mod tests {
     fn months_keep_to_the_calendar() {
         let month = parse_duration("P1M").unwrap();
         let start = Time::parse("2024-01-31T06:00:00Z").unwrap();
-        assert_eq!(month.next(start).to_string(), "2024-02-29T06:00:00Z");
-        let within =
-            month.start_of(Time::parse("2024-01-01").unwrap(), Time::parse("2024-03-15").unwrap());
-        assert_eq!(within.to_string(), "2024-03-01T00:00:00Z");
+        assert_eq!(month.holding(start, 0, start).1.to_string(), "2024-02-29T06:00:00Z");
+        let time = |text| Time::parse(text).unwrap();
+        let within = month.holding(time("2024-01-01"), 0, time("2024-03-15"));
+        assert_eq!(within, (time("2024-03-01"), time("2024-04-01")));
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Group<'_> {
                     changed: false,
                     job: UPKEEP,
                     touched: Vec::new(),
+                    gone: Vec::new(),
                 };
                 self.works.insert(*number, work);
             }
@@ -175,7 +176,7 @@ impl Group<'_> {
                     entity: work.entity.clone(),
                     deleted: work.deleted.is_some(),
                     created: work.before.is_none(),
-                    attributes: work.touched,
+                    attributes: work.touched.into_iter().chain(work.gone).collect(),
                 });
             }
             batch.entities.push(EntityWrite {

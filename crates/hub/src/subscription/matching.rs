@@ -191,7 +191,10 @@ impl Hub {
         if !fires || !subscription.filters.iter().any(|filter| filter.matches(seen)) {
             return None;
         }
-        view.level = level_of(&verdict.lens, seen.attributes.iter().map(|a| &a.name));
+        // What is told of as gone is looked at, too.
+        let gone = view.gone();
+        let names = seen.attributes.iter().map(|a| &a.name).chain(gone.iter().map(|a| &a.name));
+        view.level = level_of(&verdict.lens, names);
         Some((owner, view))
     }
 

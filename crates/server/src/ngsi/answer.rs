@@ -378,7 +378,12 @@ pub fn plain_text(seen: &Seen) -> &[u8] {
 /// # Errors
 /// When a term is no name.
 pub fn order_of(call: &Call, context: &Context) -> Result<Vec<OrderKey>, Invalid> {
-    call.params.list("orderBy").into_iter().map(|item| OrderKey::parse(item, context)).collect()
+    let keys = call.params.list("orderBy");
+    if keys.len() > ngsild::MAX_ORDER_KEYS {
+        let what = format!("names more than {} keys", ngsild::MAX_ORDER_KEYS);
+        return Err(Invalid::data("?orderBy", what));
+    }
+    keys.into_iter().map(|item| OrderKey::parse(item, context)).collect()
 }
 
 /// Reads a query given as a body (clause 5.2.23) into the same filter.
@@ -425,6 +430,11 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
     };
     let Some(selectors) = body.get("entities") else { return Ok(base) };
     let mut filters = Vec::new();
+    if selectors.items().len() > ngsild::MAX_SELECTORS {
+        let what = format!("a query has at most {} selectors", ngsild::MAX_SELECTORS);
+        return Err(Invalid::data("/entities", what).into());
+    }
+    let mut ids_left = ngsild::MAX_IDS;
     for selector in selectors.items() {
         let mut filter = Filter::default();
         let text = |key: &str| selector.get(key).and_then(Value::as_text);
@@ -432,6 +442,10 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
             filter.types = Some(TypeSelection::parse(types, context)?);
         }
         let ids = selector.get("id").map(Value::items).unwrap_or_default();
+        ids_left = ids_left.checked_sub(ids.len()).ok_or_else(|| {
+            let what = format!("a query names at most {} ids", ngsild::MAX_IDS);
+            Invalid::data("/entities", what)
+        })?;
         filter.ids = ids.iter().filter_map(Value::as_text).map(str::to_owned).collect();
         filter.id_pattern = text("idPattern").map(Filter::parse_id_pattern).transpose()?;
         filters.push(filter);

@@ -116,7 +116,7 @@ pub async fn retrieve(call: Call) -> Handled {
             let what = format!("`{}` has none of the histories asked for", frame.id);
             return Err(Problem::not_found(what));
         }
-        render(&mut body, &reply, &call, frame, attributes);
+        render(&mut body, &reply, &call, frame, attributes)?;
     }
     Ok(respond(&reply, body, &answer))
 }
@@ -172,8 +172,7 @@ async fn answer_list(call: &Call, context: std::sync::Arc<Context>, filter: Filt
         if index > 0 {
             body.push(b',');
         }
-        render(&mut body, &reply, call, frame, attributes);
-        reply.check(&body)?;
+        render(&mut body, &reply, call, frame, attributes)?;
     }
     body.push(b']');
     let mut response = respond(&reply, body, &answer);
@@ -196,7 +195,7 @@ fn render(
     call: &Call,
     frame: &Entity,
     attributes: &[(Name, SeriesAnswer)],
-) {
+) -> Result<(), Problem> {
     let words = words(call);
     let simplified =
         words.iter().any(|word| matches!(*word, "temporalValues" | "simplified" | "keyValues"));
@@ -224,12 +223,14 @@ fn render(
                 body.push(b']');
             }
         }
+        reply.check(body)?;
     }
     body.push(b'}');
     if reply.shape == super::Shape::LinkedJson {
         body.pop();
         reply.close(body);
     }
+    Ok(())
 }
 
 /// `{"type": "Property", "values": [[value, time], ...]}` (clause 4.5.9).
@@ -318,8 +319,11 @@ fn remembering(entity: Entity) -> Result<Vec<Change>, Problem> {
     for attribute in entity.attributes {
         for mut instance in attribute.instances {
             instance.instance_id = instance.instance_id.and_then(|id| {
-                let rest = id.strip_prefix(NUMBERED).and_then(|rest| rest.split_once(':'))?;
-                (!rest.1.is_empty()).then(|| rest.1.to_owned())
+                match id.strip_prefix(NUMBERED).and_then(|rest| rest.split_once(':')) {
+                    Some((_, given)) => (!given.is_empty()).then(|| given.to_owned()),
+                    // One alone was not numbered.
+                    None => Some(id),
+                }
             });
             if instance.observed_at.is_none() {
                 return Err(model::Refusal::Undated(attribute.name).into());

@@ -16,7 +16,13 @@ fn respond(call: &Call, reply: &Reply, mut body: Value) -> Response {
     if reply.shape == super::Shape::LinkedJson {
         let (_, source) = call.context(None).unwrap_or((Context::core(), model::Value::Null));
         let source = serde_json::to_value(&source).unwrap_or_default();
-        body["@context"] = if source.is_null() { json!(ngsild::CORE_CONTEXT) } else { source };
+        let source = if source.is_null() { json!(ngsild::CORE_CONTEXT) } else { source };
+        match &mut body {
+            Value::Array(items) => {
+                items.iter_mut().for_each(|item| item["@context"] = source.clone());
+            }
+            one => one["@context"] = source,
+        }
     }
     reply.respond(body.to_string().into_bytes(), None)
 }
