@@ -481,7 +481,7 @@ fn every_limit_has_its_test() {
         ("ring", include_str!("../crates/hub/src/ring.rs"), "fn a_full_ring_takes_nothing_more"),
         (
             "records_kept",
-            include_str!("../crates/hub/src/tests.rs"),
+            include_str!("../crates/hub/src/tests/ring.rs"),
             "fn nothing_confidential_is_read_unrecorded",
         ),
     ];
