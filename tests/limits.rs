@@ -32,6 +32,15 @@ fn https_port(city: &City) -> String {
     city.url().rsplit(':').next().unwrap().to_owned()
 }
 
+/// So many entities of half a kilobyte that each link to all of them; their ids.
+fn linked(city: &City, count: usize) -> Vec<String> {
+    let ids: Vec<String> = (0..count).map(|n| format!("urn:x:link:{n}")).collect();
+    let one = |id: &String| json!({"id": id, "type": "Link", "to": {"object": ids}, "text": "y".repeat(500)});
+    let all: Vec<Value> = ids.iter().map(one).collect();
+    assert_eq!(city.post(BATCH, "app", &json!(all)).status, 201);
+    ids
+}
+
 fn gauge(value: f64, at: &str) -> Value {
     json!({"id": "urn:ngsi-ld:Gauge:1", "type": "Gauge", "level": {"value": value, "observedAt": at}})
 }
@@ -100,12 +109,7 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
     assert!(stranger.text.contains("100000 bytes without a credential"), "{}", stranger.text);
     assert_eq!(city.post(query, "app", &asked).status, 400);
     // What an answer may hold, also where the same is written again and again.
-    let links: Vec<String> = (0..30).map(|n| format!("urn:x:link:{n}")).collect();
-    let linked: Vec<Value> = links
-        .iter()
-        .map(|id| json!({"id": id, "type": "Link", "to": {"object": links}, "text": "y".repeat(500)}))
-        .collect();
-    assert_eq!(city.post(BATCH, "app", &json!(linked)).status, 201);
+    linked(&city, 30);
     let whole = city.get(&format!("{ENTITIES}?type=Link&limit=30"), "app");
     assert_eq!(whole.status, 200, "{}", whole.text);
     for asked in
@@ -429,12 +433,7 @@ fn a_notification_tells_by_ids_what_would_be_too_much() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let received = receiver(listener);
-    let links: Vec<String> = (0..10).map(|n| format!("urn:x:link:{n}")).collect();
-    let linked: Vec<Value> = links
-        .iter()
-        .map(|id| json!({"id": id, "type": "Link", "to": {"object": links}, "text": "y".repeat(500)}))
-        .collect();
-    assert_eq!(city.post(BATCH, "app", &json!(linked)).status, 201);
+    let links = linked(&city, 10);
     let subscription = json!({"type": "Subscription", "entities": [{"type": "From"}], "notification": {
         "join": "inline", "joinLevel": 4, "endpoint": {"uri": format!("http://127.0.0.1:{port}/")}}});
     let made = city.post("/ngsi-ld/v1/subscriptions", "app", &subscription);

@@ -284,3 +284,33 @@ fn what_was_is_told_through_the_lens() {
     assert!(told.contains("\"previousValue\":1"), "{told}");
     assert!(!told.contains("maintainer") && !told.contains("Dinas"), "{told}");
 }
+
+/// What is told of as gone was looked at: it is recorded like the value itself.
+#[test]
+fn a_confidential_value_that_is_told_of_as_gone_is_recorded() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (city, _config) = city_that_may_send(port);
+    let received = receiver(listener);
+    let pipe = "urn:ngsi-ld:WaterObserved:gone";
+    let device = city.enrol_device("gone-pipe", "pipes", pipe);
+    let entity = json!({"id": pipe, "type": "WaterObserved", "flow": {"value": 3, "unitCode": "G51"},
+        "location": {"type": "GeoProperty", "value": {"type": "Point", "coordinates": [106.8, -6.2]}}});
+    assert_eq!(city.post("/ngsi-ld/v1/entities", &device, &entity).status, 201);
+    let mut body = subscription(
+        port,
+        json!({"entities": [{"type": "WaterObserved"}], "notificationTrigger": ["attributeDeleted"]}),
+    );
+    body["notification"]["showChanges"] = json!(true);
+    body["notification"]["format"] = json!("normalized");
+    let steward = "steward:water-management";
+    let created = city.post("/ngsi-ld/v1/subscriptions", steward, &body);
+    assert_eq!(created.status, 201, "{}", created.text);
+    let path = format!("/ngsi-ld/v1/entities/{pipe}/attrs/flow");
+    let gone = city.call("DELETE", &path, &device, None);
+    assert!(gone.status < 300, "{}", gone.text);
+    let (_, told) = received.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(told.to_string().contains("\"previousValue\":3"), "{told}");
+    let records = city.get("/api/v1/records?dataset=pipes&verb=watch&limit=10", "auditor");
+    assert!(records.text.contains("delivered"), "{}", records.text);
+}

@@ -31,8 +31,8 @@ pub struct Effects {
     pub public: bool,
     /// What decisions rest on changes.
     pub governs: bool,
-    /// Keys to delete after the commit: whose, the note's name, the dataset.
-    pub(crate) shred: Option<(Under, String)>,
+    /// Keys to delete after the commit.
+    pub(crate) shred: Option<Shred>,
     /// To be done after the commit.
     pub then: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
 }
@@ -248,20 +248,11 @@ impl Hub {
         let mut made: Record = record(session, Verb::Act, "", self.now(), Value::Map(detail));
         made.policy_version = self.state.snapshot().version;
         made.public = effects.public;
-        let (gone, wait) = effects
+        let (shred, wait) = effects
             .shred
-            .map(|(under, dataset)| {
+            .map(|shred| {
                 let (reply, wait) = tokio::sync::oneshot::channel();
-                (
-                    Shred {
-                        under,
-                        dataset,
-                        keys: Vec::new(),
-                        time: self.now(),
-                        reply: Some(reply),
-                    },
-                    wait,
-                )
+                (Shred { reply: Some(reply), ..shred }, wait)
             })
             .unzip();
         let committed = self
@@ -271,7 +262,7 @@ impl Hub {
                     documents: effects.documents,
                     records: vec![made],
                     governs: effects.governs,
-                    shred: gone,
+                    shred,
                     ..WriteJob::new(session.principal.number, reply)
                 })
             })

@@ -108,9 +108,8 @@ fn more(
 struct Group<'a> {
     hub: &'a Arc<Hub>,
     now: Time,
-    /// As of when the write that is taken is done, and whether that is long ago.
-    at: Time,
-    came: bool,
+    /// When the write that is taken came, if that was long ago: it is done as of then.
+    came: Option<Time>,
     works: BTreeMap<u64, Work>,
     ids: HashMap<String, u64>,
     next_entity: u64,
@@ -145,12 +144,10 @@ struct Group<'a> {
 
 impl<'a> Group<'a> {
     fn new(hub: &'a Arc<Hub>) -> Group<'a> {
-        let now = hub.now();
         Group {
             hub,
-            now,
-            at: now,
-            came: false,
+            now: hub.now(),
+            came: None,
             works: BTreeMap::new(),
             ids: HashMap::new(),
             next_entity: hub.store.next_entity(),
@@ -198,12 +195,10 @@ impl<'a> Group<'a> {
                 if let Some(entities) = for_ring(&job, &planned) {
                     self.ring.insert(at, entities);
                 }
-                // What came long ago is done as of then.
-                self.at = job.came.unwrap_or(self.now);
-                self.came = job.came.is_some();
+                self.came = job.came;
                 let mut results: Vec<_> = planned.into_iter().map(|p| self.change(at, p)).collect();
                 results.extend(self.steps(at, &job));
-                (self.at, self.came) = (self.now, false);
+                self.came = None;
                 if job.shred.is_some() {
                     // Nothing later may join the group that still knows what goes.
                     self.changes = usize::MAX;
@@ -320,15 +315,15 @@ impl<'a> Group<'a> {
         let begins = matches!(planned.change, Change::Remember { .. })
             && work.is_some_and(|work| work.series.is_empty());
         let new_id = known.is_none().then(|| planned.change.id().to_owned());
-        let late = if self.came { Late::AsOld } else { planned.late.into() };
-        let applied = apply(planned.change, living.as_deref(), self.at, late)?;
+        let late = if self.came.is_some() { Late::AsOld } else { planned.late.into() };
+        let applied = apply(planned.change, living.as_deref(), self.at(), late)?;
         let number = match (known, new_id) {
             (Some(number), _) => number,
             (None, id) => {
                 self.new_entity(&id.unwrap_or_default(), job, &planned.number, &planned.dataset)
             }
         };
-        let (at, came) = (self.at, self.came);
+        let (at, came) = (self.at(), self.came.is_some());
         let Some(work) = self.works.get_mut(&number) else {
             return Err(Refusal::NotFound(String::new()));
         };
@@ -406,6 +401,11 @@ impl<'a> Group<'a> {
         results
     }
 
+    /// As of when the write that is taken is done.
+    fn at(&self) -> Time {
+        self.came.unwrap_or(self.now)
+    }
+
     fn leaves(&self, dataset: u32, number: Option<u64>) -> bool {
         !self.leaving.is_empty()
             && (self.leaving.contains(&Under::Dataset(dataset))
@@ -464,8 +464,8 @@ impl<'a> Group<'a> {
             id: id.to_owned(),
             types: Vec::new(),
             scopes: Vec::new(),
-            created: self.at,
-            modified: self.at,
+            created: self.at(),
+            modified: self.at(),
             attributes: Vec::new(),
         };
         let work = Work {
@@ -489,6 +489,7 @@ impl<'a> Group<'a> {
 
     /// Makes rows of the instances that were set.
     fn remember(&mut self, number: u64, job: usize, set: Vec<(Name, Instance)>) {
+        let as_of = self.at();
         let Some(work) = self.works.get_mut(&number) else { return };
         if work.model.about_people {
             self.about_people.insert(work.dataset);
@@ -534,7 +535,7 @@ impl<'a> Group<'a> {
             if rich {
                 work.durable = true;
             }
-            let at = instance.observed_at.unwrap_or(self.at);
+            let at = instance.observed_at.unwrap_or(as_of);
             let value = plain.unwrap_or_else(|| RowValue::Rich(Box::new(instance)));
             let row = Row { entity: number, series, at, value };
             self.rows.entry((job, work.dataset)).or_default().push(row);

@@ -4,9 +4,8 @@ mod people;
 
 use crate::act::{ActKind, Effects};
 use crate::health::Version;
-use crate::job::{Job, Planned};
+use crate::job::{Job, Planned, Shred};
 use crate::recorder::{map, record};
-use crate::shredding::shredding;
 use crate::state::{DatasetDoc, PoliciesDoc, from_json, to_json};
 use crate::write::Quarantined;
 use crate::{Hub, HubError, TENANT, kinds};
@@ -334,7 +333,8 @@ fn shred(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     Ok(Effects {
         detail: map([("dataset", Value::from(dataset.id.as_str()))]),
         public: true,
-        ..shredding(Under::Dataset(number), &dataset.id)
+        shred: Some(Shred::of(Under::Dataset(number), &dataset.id)),
+        ..Effects::default()
     })
 }
 
@@ -355,7 +355,8 @@ fn erase(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
             ("dataset", Value::from(dataset.id.as_str())),
             ("subject", Value::from(reference)),
         ]),
-        ..shredding(Under::Subject(number, held.number), &dataset.id)
+        shred: Some(Shred::of(Under::Subject(number, held.number), &dataset.id)),
+        ..Effects::default()
     })
 }
 

@@ -14,6 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use store::{Held, Point, Series};
 
+/// What an answer has taken so far of what it may, whoever of its processors did.
+#[derive(Default)]
+struct Taken {
+    points: AtomicUsize,
+    periods: AtomicUsize,
+}
+
 /// Which histories.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryQuery {
@@ -125,30 +132,24 @@ impl Hub {
             next: more.then(|| query.offset + page.len()),
             ..HistoryAnswer::default()
         };
-        let mut points = 0;
+        let taken = Taken::default();
         let mut found = Vec::new();
         let shown: Vec<(&Held, Arc<Verdict>)> =
             page.iter().filter_map(|held| Some((&**held, lenses.of(held.dataset)?))).collect();
         let mut summed = match query.aggregation {
-            Some(_) => self.summed(&shown, query)?.into_iter(),
+            Some(_) => self.summed(&shown, query, &taken)?.into_iter(),
             None => Vec::new().into_iter(),
         };
         for (held, verdict) in &shown {
             let attributes = match summed.next() {
                 Some(attributes) => attributes,
-                None => self.histories_of(
-                    held,
-                    &verdict.lens,
-                    query,
-                    &mut points,
-                    &AtomicUsize::new(0),
-                )?,
+                None => self.histories_of(held, &verdict.lens, query, &taken)?,
             };
             found.push((held.number, held.dataset, Seen::kept(held, verdict)));
             if by_id || !attributes.is_empty() {
                 answer.entities.push((frame(&held.entity), attributes));
             }
-            if points > self.options.limits.points {
+            if taken.points.load(Ordering::Relaxed) > self.options.limits.points {
                 answer.partial = true;
                 // Those that did not fit any more are the next page's.
                 if found.len() < shown.len() {
@@ -166,14 +167,12 @@ impl Hub {
         &self,
         shown: &[(&Held, Arc<Verdict>)],
         query: &HistoryQuery,
+        taken: &Taken,
     ) -> Result<Vec<Histories>, HubError> {
-        let periods = AtomicUsize::new(0);
         let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
             let each = shown[share].iter();
-            each.map(|(held, verdict)| {
-                self.histories_of(held, &verdict.lens, query, &mut 0, &periods)
-            })
-            .collect::<Result<Vec<Histories>, HubError>>()
+            each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, taken))
+                .collect::<Result<Vec<Histories>, HubError>>()
         });
         let shares = shares.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(shares.into_iter().flatten().collect())
@@ -205,8 +204,7 @@ impl Hub {
         held: &Held,
         lens: &Lens,
         query: &HistoryQuery,
-        points: &mut usize,
-        periods: &AtomicUsize,
+        taken: &Taken,
     ) -> Result<Histories, HubError> {
         let wanted = |name: &Name| query.attributes.is_empty() || query.attributes.contains(name);
         let mut names: Vec<Name> = Vec::new();
@@ -222,10 +220,10 @@ impl Hub {
             let answer = match &query.aggregation {
                 Some(_) if lens.sight(&name).0 != Sight::Clear => continue,
                 Some(aggregation) => {
-                    self.aggregate(&series, &query.time, aggregation, lens.aggregate_only, periods)?
+                    self.aggregate(&series, &query.time, aggregation, lens.aggregate_only, taken)?
                 }
                 None if lens.aggregate_only => continue,
-                None => self.instances(held, lens, &name, &series, query, points)?,
+                None => self.instances(held, lens, &name, &series, query, taken)?,
             };
             let empty = matches!(&answer, SeriesAnswer::Instances(list) if list.is_empty());
             if !empty {
@@ -242,10 +240,11 @@ impl Hub {
         name: &Name,
         series: &[&Series],
         query: &HistoryQuery,
-        points: &mut usize,
+        taken: &Taken,
     ) -> Result<SeriesAnswer, HubError> {
         // What is said about a number beside its value follows the current instance.
-        let most = self.options.limits.points.saturating_add(1).saturating_sub(*points).max(1);
+        let so_far = taken.points.load(Ordering::Relaxed);
+        let most = self.options.limits.points.saturating_add(1).saturating_sub(so_far).max(1);
         let last = query.time.last.unwrap_or(most).min(most);
         let mut instances: Vec<(Time, Instance)> = Vec::new();
         for one in series {
@@ -268,7 +267,7 @@ impl Hub {
         instances.sort_by_key(|(at, _)| *at);
         let surplus = instances.len().saturating_sub(last);
         instances.drain(..surplus);
-        *points += instances.len();
+        taken.points.fetch_add(instances.len(), Ordering::Relaxed);
         debug_assert!(!held.entity.id.is_empty());
         Ok(SeriesAnswer::Instances(instances.into_iter().map(|(_, instance)| instance).collect()))
     }
@@ -279,7 +278,7 @@ impl Hub {
         time: &TemporalQuery,
         aggregation: &Aggregation,
         only_sums: bool,
-        of_answer: &AtomicUsize,
+        taken: &Taken,
     ) -> Result<SeriesAnswer, HubError> {
         let mut periods: Vec<(Time, Time, Sums)> = Vec::new();
         let mut too_many = false;
@@ -295,7 +294,7 @@ impl Hub {
                     let place = match periods.binary_search_by_key(&start, |(start, ..)| *start) {
                         Ok(found) => found,
                         Err(place) => {
-                            let before = of_answer.fetch_add(1, Ordering::Relaxed);
+                            let before = taken.periods.fetch_add(1, Ordering::Relaxed);
                             if before >= self.options.limits.periods {
                                 too_many = true;
                                 return;
@@ -452,5 +451,26 @@ impl Sums {
             Aggregate::Last => self.last,
         };
         Value::from_number(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Series of one attribute are added one after the other, in whatever order they are.
+    #[test]
+    fn first_and_last_are_those_of_time() {
+        let aggregation = Aggregation { methods: vec![Aggregate::Average], period: None };
+        let series: [(&[i64], &[f64]); 2] = [(&[20, 30], &[2.0, 3.0]), (&[10, 40], &[1.0, 4.0])];
+        for order in [[0, 1], [1, 0]] {
+            let mut sums = Sums::new(&aggregation);
+            for (at, values) in order.map(|one| series[one]) {
+                sums.add(at, values);
+            }
+            assert_eq!((sums.first, sums.first_at), (1.0, Time(10)));
+            assert_eq!((sums.last, sums.last_at), (4.0, Time(40)));
+            assert_eq!((sums.minimum, sums.maximum, sums.count), (1.0, 4.0, 4));
+        }
     }
 }

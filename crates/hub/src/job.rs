@@ -84,6 +84,14 @@ pub struct Shred {
     pub reply: Option<Done<()>>,
 }
 
+impl Shred {
+    /// All keys there are when the act is committed.
+    pub fn of(under: Under, dataset: &str) -> Shred {
+        let dataset = dataset.to_owned();
+        Shred { under, dataset, keys: Vec::new(), time: Time::MAX, reply: None }
+    }
+}
+
 /// What the committer is asked for.
 pub enum Job {
     Write(WriteJob),

@@ -6,15 +6,25 @@ use crate::job::{Committed, Job, Planned, WriteJob};
 use crate::watch::ChangeEvent;
 use crate::write::Plan;
 use crate::{Counter, Hub, HubError, limits};
-use model::{Change, Entity, Record, Time};
+use model::{Change, Dataset, Entity, Record, Time};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
 use store::{Files, StoreError};
 use vault::Secret;
 
 /// Frames that are handed to the committer before the first is waited for.
 const BROUGHT_AT_ONCE: usize = 1_000;
+
+/// What came back from the ring: records, and how much was set apart, for it does not fit any more, or
+/// belongs to no dataset any more.
+#[derive(Default)]
+struct Back {
+    records: Vec<Record>,
+    apart: usize,
+    unclaimed: usize,
+}
 
 /// What a frame brought, on its way to the store.
 struct Brought {
@@ -234,46 +244,22 @@ impl Hub {
         if missing > 0 || damaged > 0 {
             tracing::error!(missing, damaged, "the ring does not hold what it was given");
         }
-        let (mut left, mut unclaimed, mut damaged) = (0, 0, damaged);
-        let mut records = Vec::new();
+        let count = frames.len();
         let read = |frame: &Vec<u8>| serde_json::from_slice::<Frame>(frame).ok();
-        let read: Vec<Option<Frame>> = frames.iter().map(read).collect();
-        let reconciled = read.len();
-        let brings = read.iter().flatten().flat_map(|frame| &frame.entities);
-        if self.store.is_sealed() && brings.into_iter().any(|entity| self.is_away(entity)) {
+        let frames: Vec<Frame> = frames.iter().filter_map(read).collect();
+        let damaged = damaged + count - frames.len();
+        let mut brings = frames.iter().flat_map(|frame| &frame.entities);
+        if self.store.is_sealed() && brings.any(|entity| self.is_away(entity)) {
             // Together, so that they keep their order.
             tracing::warn!("the ring holds what waits for the sensitive root");
             return;
         }
-        let mut read = read.into_iter().peekable();
-        while read.peek().is_some() {
-            let mut brought = Vec::with_capacity(BROUGHT_AT_ONCE);
-            for frame in read.by_ref().take(BROUGHT_AT_ONCE) {
-                let Some(frame) = frame else {
-                    damaged += 1;
-                    continue;
-                };
-                records.extend(frame.records);
-                let all = frame.entities.len();
-                if all > 0 {
-                    // Each as of when it came. One that is done twice is the same again.
-                    let one = self.bring(frame.writer, frame.time, frame.entities);
-                    unclaimed += all - one.planned.len();
-                    brought.push(one);
-                }
-            }
-            for one in brought {
-                match self.brought(one) {
-                    Some(apart) => left += apart,
-                    None => return,
-                }
-            }
-        }
+        let Some(Back { mut records, apart, unclaimed }) = self.bring_back(frames) else { return };
         let detail = crate::recorder::map([
-            ("reconciled", model::Value::Integer(reconciled as i64)),
+            ("reconciled", model::Value::Integer(count as i64)),
             ("damaged", model::Value::Integer(damaged as i64)),
             ("missing", model::Value::Integer(missing.cast_signed())),
-            ("set_apart", model::Value::Integer(left as i64)),
+            ("set_apart", model::Value::Integer(apart as i64)),
             ("unclaimed", model::Value::Integer(unclaimed as i64)),
         ]);
         let own = self.own_session();
@@ -295,32 +281,52 @@ impl Hub {
 }
 
 impl Hub {
-    /// Whether an entity belongs to a dataset that is closed.
-    fn is_away(&self, entity: &Entity) -> bool {
+    /// The dataset that an entity from the ring lies in, closed or not, or that claims it.
+    fn home_of(&self, entity: &Entity) -> Option<(u32, Arc<Dataset>)> {
         let snapshot = self.state.snapshot();
         let held = self.store.entity(&entity.id).map(|held| held.dataset);
-        let owner = held.or_else(|| self.store.closed_owner(&entity.id));
-        let number = owner.or_else(|| Some(snapshot.claimant(&entity.types, &entity.scopes)?.0));
-        number
-            .and_then(|number| Some((number, snapshot.by_number(number)?)))
-            .is_some_and(|(number, dataset)| self.is_closed(number, dataset))
+        let lies = held.or_else(|| self.store.closed_owner(&entity.id));
+        let number = lies.or_else(|| Some(snapshot.claimant(&entity.types, &entity.scopes)?.0))?;
+        Some((number, snapshot.by_number(number)?.clone()))
+    }
+
+    fn is_away(&self, entity: &Entity) -> bool {
+        let home = self.home_of(entity);
+        home.is_some_and(|(number, dataset)| self.is_closed(number, &dataset))
+    }
+
+    /// Writes what frames brought, each as of when it came; none when that cannot be now. One that is
+    /// done twice is the same again.
+    fn bring_back(&self, frames: Vec<Frame>) -> Option<Back> {
+        let mut back = Back::default();
+        let mut frames = frames.into_iter().peekable();
+        while frames.peek().is_some() {
+            let mut brought = Vec::with_capacity(BROUGHT_AT_ONCE);
+            for frame in frames.by_ref().take(BROUGHT_AT_ONCE) {
+                back.records.extend(frame.records);
+                let all = frame.entities.len();
+                if all > 0 {
+                    let one = self.bring(frame.writer, frame.time, frame.entities);
+                    back.unclaimed += all - one.planned.len();
+                    brought.push(one);
+                }
+            }
+            for one in brought {
+                back.apart += self.brought(one)?;
+            }
+        }
+        Some(back)
     }
 
     /// Hands what a frame brought to the committer.
     fn bring(&self, writer: u64, came: Time, entities: Vec<Entity>) -> Brought {
-        let snapshot = self.state.snapshot();
         let mut planned = Vec::new();
         for entity in entities {
-            let held = self.store.entity(&entity.id).map(|held| held.dataset);
-            let claimed = || Some(snapshot.claimant(&entity.types, &entity.scopes)?.0);
-            let number = held.or_else(claimed);
-            let found = number.and_then(|number| Some((number, snapshot.by_number(number)?)));
-            let Some((number, dataset)) = found else {
+            let Some((number, dataset)) = self.home_of(&entity) else {
                 tracing::error!(id = entity.id, "no dataset claims what the ring took");
                 continue;
             };
-            let (change, dataset) = (Change::Upsert(entity), dataset.clone());
-            planned.push(Planned { change, number, dataset, late: true });
+            planned.push(Planned { change: Change::Upsert(entity), number, dataset, late: true });
         }
         let (reply, answer) = tokio::sync::oneshot::channel();
         let job =
@@ -345,20 +351,14 @@ impl Hub {
                 documents.push(document);
             }
         }
-        let left = documents.len();
-        if left > 0 {
-            self.write_now(|job| job.documents = documents)?;
+        let apart = documents.len();
+        if apart > 0 {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let job = WriteJob { documents, ..WriteJob::new(1, reply) };
+            self.jobs.blocking_send(Job::Write(job)).ok()?;
+            answer.blocking_recv().ok()?.ok()?;
         }
-        Some(left)
-    }
-
-    /// A write of the hub's own, from a thread that may wait; none when it cannot be done now.
-    fn write_now(&self, fill: impl FnOnce(&mut WriteJob)) -> Option<Committed> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let mut job = WriteJob::new(1, reply);
-        fill(&mut job);
-        self.jobs.blocking_send(Job::Write(job)).ok()?;
-        answer.blocking_recv().ok()?.ok()
+        Some(apart)
     }
 }
 

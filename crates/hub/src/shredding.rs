@@ -5,7 +5,7 @@
 use crate::govern::document;
 use crate::job::{Job, Shred};
 use crate::state::to_json;
-use crate::{Effects, Hub, kinds};
+use crate::{Hub, kinds};
 use model::Time;
 use serde::{Deserialize, Serialize};
 use store::{Document, Store, Under};
@@ -23,11 +23,6 @@ enum Note {
     All(String),
 }
 
-/// The effects of an act that deletes keys.
-pub fn shredding(under: Under, dataset: &str) -> Effects {
-    Effects { shred: Some((under, dataset.to_owned())), ..Effects::default() }
-}
-
 fn name_of(under: Under) -> String {
     match under {
         Under::Subject(number, entity) => format!("{number}/{entity}"),
@@ -37,9 +32,9 @@ fn name_of(under: Under) -> String {
 }
 
 impl Shred {
-    /// Takes the keys as they are when the act is committed; gives the note.
-    pub fn note(&mut self, store: &Store) -> Document {
-        self.keys = store.keys_of(self.under);
+    /// Takes the keys as they are when the act is committed, at `now`; gives the note.
+    pub fn note(&mut self, store: &Store, now: Time) -> Document {
+        (self.keys, self.time) = (store.keys_of(self.under), now);
         let (dataset, keys, time) = (self.dataset.clone(), self.keys.clone(), self.time);
         let note = Note::Keys { dataset, keys, time };
         document(kinds::SHREDDING, &name_of(self.under), Some(to_json(&note)))
@@ -73,11 +68,15 @@ pub fn noted(store: &Store) -> Vec<Shred> {
             Some(entity) => Under::Subject(dataset, entity),
             None => Under::Dataset(dataset),
         };
-        let (dataset, keys, time) = match serde_json::from_slice(body).ok()? {
-            Note::Keys { dataset, keys, time } => (dataset, store.keys_left(under, &keys), time),
-            Note::All(dataset) => (dataset, store.keys_of(under), Time::MAX),
-        };
-        Some(Shred { under, dataset, keys, time, reply: None })
+        Some(match serde_json::from_slice(body).ok()? {
+            Note::Keys { dataset, keys, time } => {
+                let keys = store.keys_left(under, &keys);
+                Shred { keys, time, ..Shred::of(under, &dataset) }
+            }
+            Note::All(dataset) => {
+                Shred { keys: store.keys_of(under), ..Shred::of(under, &dataset) }
+            }
+        })
     };
     store.documents(kinds::SHREDDING).into_iter().filter_map(read).collect()
 }

@@ -513,10 +513,11 @@ fn verify_government(
             report.findings.push(Finding { what: format!("dataset `{id}`"), why });
         }
     }
-    let mut waiting = match store.is_sealed() {
+    let mut waiting = if store.is_sealed() {
         // Their names cannot be read, but counted.
-        true => usize::try_from(store.inbox()).unwrap_or(usize::MAX),
-        false => store.documents(kinds::INBOX).len(),
+        usize::try_from(store.inbox()).unwrap_or(usize::MAX)
+    } else {
+        store.documents(kinds::INBOX).len()
     };
     for name in &committed.inbox {
         if store.has_document(kinds::INBOX, name)? {

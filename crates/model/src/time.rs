@@ -61,25 +61,15 @@ impl Time {
     /// # Errors
     /// When the text has another form or a part is out of range.
     pub fn parse(text: &str) -> Result<Time, TimeError> {
-        parse(text.as_bytes()).ok_or_else(|| TimeError(text.chars().take(40).collect()))
+        Ok(Time::parse_with_offset(text)?.0)
     }
 
-    /// How far ahead of UTC the clock is that a time was read from, in microseconds; 0 when it does not say.
-    pub fn offset_of(text: &str) -> i64 {
-        let there = text.len().checked_sub(6).and_then(|at| text.get(at..));
-        let Some((sign, clock)) = there.and_then(|zone| zone.split_at_checked(1)) else { return 0 };
-        let sign = match sign {
-            "+" => 1,
-            "-" => -1,
-            _ => return 0,
-        };
-        let parts = clock.split_once(':').map(|(h, m)| (h.parse::<i64>(), m.parse::<i64>()));
-        match parts {
-            Some((Ok(hours), Ok(minutes))) if text.len() > 10 => {
-                sign * (hours * 60 + minutes) * 60_000_000
-            }
-            _ => 0,
-        }
+    /// The same, with how far ahead of UTC the clock is that it was read from, in microseconds.
+    ///
+    /// # Errors
+    /// As [`Time::parse`].
+    pub fn parse_with_offset(text: &str) -> Result<(Time, i64), TimeError> {
+        parse(text.as_bytes()).ok_or_else(|| TimeError(text.chars().take(40).collect()))
     }
 }
 
@@ -93,7 +83,8 @@ fn number(bytes: &[u8]) -> Option<i64> {
     })
 }
 
-fn parse(text: &[u8]) -> Option<Time> {
+/// The instant, and how far its clock is ahead of UTC.
+fn parse(text: &[u8]) -> Option<(Time, i64)> {
     let date = text.get(..10)?;
     if date[4] != b'-' || date[7] != b'-' {
         return None;
@@ -101,7 +92,7 @@ fn parse(text: &[u8]) -> Option<Time> {
     let (year, month, day) = (number(&date[..4])?, number(&date[5..7])?, number(&date[8..])?);
     let midnight = Time::from_civil(year, u32::try_from(month).ok()?, u32::try_from(day).ok()?, 0)?;
     if text.len() == 10 {
-        return Some(midnight);
+        return Some((midnight, 0));
     }
     let clock = text.get(10..19)?;
     if !matches!(clock[0], b'T' | b't' | b' ') || clock[3] != b':' || clock[6] != b':' {
@@ -137,7 +128,8 @@ fn parse(text: &[u8]) -> Option<Time> {
     };
     let seconds = hour * 3600 + minute * 60 + second.min(59) - offset_seconds;
     let time = Time(midnight.0 + seconds * MICROS_PER_SECOND + micros);
-    (Time::MIN..=Time::MAX).contains(&time).then_some(time)
+    let offset = offset_seconds * MICROS_PER_SECOND;
+    (Time::MIN..=Time::MAX).contains(&time).then_some((time, offset))
 }
 
 const fn is_leap(year: i64) -> bool {

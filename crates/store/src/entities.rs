@@ -68,6 +68,12 @@ impl Default for Entities {
     }
 }
 
+/// The hash of the id that an entity has.
+fn hash_of(slots: &[Option<Slot>], hasher: &RandomState, number: u64) -> u64 {
+    let slot = slots.get(index(number)).and_then(Option::as_ref);
+    hasher.hash_one(slot.map_or("", |slot| slot.packed.id()))
+}
+
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -87,6 +93,14 @@ impl Entities {
             hasher: RandomState::new(),
             warmed: Mutex::default(),
         }
+    }
+
+    /// Makes room for so many numbers, once instead of again and again.
+    pub fn reserve(&mut self, numbers: usize) {
+        self.slots.reserve_exact(numbers.saturating_sub(self.slots.len()));
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let more = numbers.saturating_sub(self.by_id.len());
+        self.by_id.reserve(more, |number| hash_of(slots, hasher, *number));
     }
 
     pub fn next_number(&self) -> u64 {
@@ -217,11 +231,8 @@ impl Entities {
         match self.slots[at].take() {
             None => {
                 let (slots, hasher) = (&self.slots, &self.hasher);
-                let hash_of = |number: &u64| {
-                    let slot = slots.get(index(*number)).and_then(Option::as_ref);
-                    hasher.hash_one(slot.map_or("", |slot| slot.packed.id()))
-                };
-                self.by_id.insert_unique(hasher.hash_one(&*entity.id), number, hash_of);
+                let again = |number: &u64| hash_of(slots, hasher, *number);
+                self.by_id.insert_unique(hasher.hash_one(&*entity.id), number, again);
                 self.link_types(number, &entity.types);
             }
             Some(old) => {

@@ -51,7 +51,6 @@ impl Open {
         }
     }
 
-    /// Takes away what is before `floor`.
     /// Takes away what is before `floor`; whether there was any.
     pub fn cut(&mut self, floor: i64) -> bool {
         let before = self.len();
@@ -112,6 +111,12 @@ pub struct History {
 }
 
 impl History {
+    /// Makes room for so many series, once instead of again and again.
+    pub fn reserve(&mut self, series: usize) {
+        self.open.reserve_exact(series.saturating_sub(self.open.len()));
+        self.owners.reserve_exact(series.saturating_sub(self.owners.len()));
+    }
+
     pub fn next_series(&self) -> u32 {
         u32::try_from(self.owners.len()).unwrap_or(u32::MAX).max(1)
     }

@@ -88,8 +88,7 @@ impl Group<'_> {
         for (job, _) in &mut self.jobs {
             batch.documents.append(&mut job.documents);
             if let Some(mut shred) = job.shred.take() {
-                shred.time = self.now;
-                batch.documents.push(shred.note(&self.hub.store));
+                batch.documents.push(shred.note(&self.hub.store, self.now));
                 shreds.push(shred);
             }
         }

@@ -73,6 +73,20 @@ fn findings(root: &Path, vkey: &str, kept: &str) -> Vec<String> {
     found.into_iter().map(|finding| format!("{}: {}", finding.what, finding.why)).collect()
 }
 
+/// Stops a hub in order and finds nothing wrong; what an outsider kept of it.
+async fn stopped(
+    hub: std::sync::Arc<crate::Hub>,
+    directory: &tempfile::TempDir,
+) -> (String, String) {
+    let vkey = hub.vkey();
+    let (size, root) = hub.store.log_root();
+    let kept = hub.signing.sign(size, &root);
+    hub.stop().await;
+    drop(hub);
+    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    (vkey, kept)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_tampered_with_is_named() {
     let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -149,15 +163,11 @@ async fn a_log_that_was_tampered_with_is_named() {
 async fn a_store_that_was_put_back_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let before = tempfile::tempdir().unwrap();
-    let (vkey, _) = worked(&directory, 5).await;
+    let _ = worked(&directory, 5).await;
     copy_all(directory.path(), before.path());
     let hub = super::start(&directory, 0).await;
     hub.write(&hub.own_session(), vec![reading("River", 99.0, 50)]).await.unwrap();
-    let (size, root) = hub.store.log_root();
-    let kept = hub.signing.sign(size, &root);
-    hub.stop().await;
-    drop(hub);
-    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    let (vkey, kept) = stopped(hub, &directory).await;
     // The whole of it, keys too: it fits in itself, and not with what others kept.
     let found = findings(before.path(), &vkey, &kept);
     assert_eq!(found, ["the checkpoint that was kept: it covers more records than there are"]);
@@ -173,6 +183,15 @@ impl Tables {
         let rows = self.table(table).iter().map(|row| row.into_inner().unwrap());
         rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
+}
+
+/// Puts the one document back that went since.
+fn put_back(directory: &tempfile::TempDir, before: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    let tables = Tables::open(directory.path());
+    let there = tables.all("document");
+    let gone: Vec<_> = before.iter().filter(|(key, _)| !there.contains_key(*key)).collect();
+    assert_eq!(gone.len(), 1);
+    gone.iter().for_each(|(key, value)| tables.put("document", key, value));
 }
 
 /// A river that says more than a number: its state is a document.
@@ -203,12 +222,7 @@ async fn nothing_is_put_back_taken_away_or_added_alone() {
         body: ngsild::parse_json(body.to_string().as_bytes()).unwrap(),
     };
     hub.act(&own, act).await.unwrap();
-    let vkey = hub.vkey();
-    let (size, root) = hub.store.log_root();
-    let kept = hub.signing.sign(size, &root);
-    hub.stop().await;
-    drop(hub);
-    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    let (vkey, kept) = stopped(hub, &directory).await;
 
     let old = Tables::open(before.path());
     let (entities, documents) = (old.all("entity"), old.all("document"));
@@ -297,19 +311,8 @@ async fn nothing_that_was_ended_is_put_back() {
         } else {
             hub.drop_context(&own, &id).await.unwrap();
         }
-        let vkey = hub.vkey();
-        let (size, root) = hub.store.log_root();
-        let kept = hub.signing.sign(size, &root);
-        hub.stop().await;
-        drop(hub);
-        assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
-        {
-            let tables = Tables::open(directory.path());
-            let there = tables.all("document");
-            let gone: Vec<_> = before.iter().filter(|(key, _)| !there.contains_key(*key)).collect();
-            assert_eq!(gone.len(), 1, "the one that was ended");
-            gone.iter().for_each(|(key, value)| tables.put("document", key, value));
-        }
+        let (vkey, kept) = stopped(hub, &directory).await;
+        put_back(&directory, &before);
         let found = findings(directory.path(), &vkey, &kept);
         assert!(found.iter().any(|line| line.contains("subscriptions and contexts")), "{found:?}");
     }
@@ -359,12 +362,7 @@ async fn keys_that_could_not_be_deleted_at_once_leave_nothing_that_does_not_fit(
         ),
         "{written:?}"
     );
-    let vkey = hub.vkey();
-    let (size, root) = hub.store.log_root();
-    let kept = hub.signing.sign(size, &root);
-    hub.stop().await;
-    drop(hub);
-    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new(), "still to be done");
+    let (vkey, kept) = stopped(hub, &directory).await;
     let hub = super::start(&directory, 0).await;
     hub.write(&hub.own_session(), vec![person("urn:x:2", "c")]).await.unwrap();
     assert!(hub.store.entity("urn:x:1").is_none(), "done at the start");
@@ -382,14 +380,8 @@ async fn a_note_of_deleted_keys_deletes_no_later_ones() {
     let own = hub.own_session();
     hub.write(&own, vec![said("urn:x:1", "dry")]).await.unwrap();
     let number = hub.state.snapshot().dataset("rivers").unwrap().0;
-    let mut shred = crate::job::Shred {
-        under: store::Under::Dataset(number),
-        dataset: "rivers".into(),
-        keys: Vec::new(),
-        time: hub.now(),
-        reply: None,
-    };
-    let note = shred.note(&hub.store);
+    let mut shred = crate::job::Shred::of(store::Under::Dataset(number), "rivers");
+    let note = shred.note(&hub.store, hub.now());
     let body = serde_json::json!({"dataset": "rivers"});
     let act = crate::Act {
         name: "dataset.shred".into(),
@@ -401,12 +393,7 @@ async fn a_note_of_deleted_keys_deletes_no_later_ones() {
     hub.store
         .commit(store::Batch { documents: vec![note], time: hub.now(), ..store::Batch::default() })
         .unwrap();
-    let vkey = hub.vkey();
-    let (size, root) = hub.store.log_root();
-    let kept = hub.signing.sign(size, &root);
-    hub.stop().await;
-    drop(hub);
-    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new(), "nothing leaves");
+    let (vkey, kept) = stopped(hub, &directory).await;
     let hub = super::start(&directory, 0).await;
     hub.write(&hub.own_session(), vec![said("urn:x:3", "flooded")]).await.unwrap();
     assert!(hub.store.entity("urn:x:2").is_some(), "it came after what was deleted");
@@ -420,7 +407,7 @@ async fn a_note_of_deleted_keys_deletes_no_later_ones() {
 async fn a_key_that_could_not_be_written_is_not_used() {
     let directory = tempfile::tempdir().unwrap();
     let hub = with_people(&directory).await;
-    let (own, vkey) = (hub.own_session(), hub.vkey());
+    let own = hub.own_session();
     hub.write(&own, vec![person("urn:x:3", "a")]).await.unwrap();
     let (keys, away) = (directory.path().join("data.keys"), directory.path().join("away"));
     std::fs::rename(&keys, &away).unwrap();
@@ -432,11 +419,7 @@ async fn a_key_that_could_not_be_written_is_not_used() {
     std::fs::write(&keyring, torn).unwrap();
     std::fs::rename(&away, &keys).unwrap();
     hub.write(&own, vec![person("urn:x:1", "b"), person("urn:x:2", "b")]).await.unwrap();
-    let (size, root) = hub.store.log_root();
-    let kept = hub.signing.sign(size, &root);
-    hub.stop().await;
-    drop(hub);
-    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
+    stopped(hub, &directory).await;
     let hub = super::start(&directory, 0).await;
     assert!(hub.store.entity("urn:x:1").is_some());
     hub.stop().await;
@@ -447,7 +430,7 @@ async fn a_key_that_could_not_be_written_is_not_used() {
 async fn no_change_that_was_done_waits_again() {
     let directory = tempfile::tempdir().unwrap();
     let hub = with_people(&directory).await;
-    let (own, vkey) = (hub.own_session(), hub.vkey());
+    let own = hub.own_session();
     hub.write(&own, vec![person("urn:x:1", "a")]).await.unwrap();
     hub.stop().await;
     drop(hub);
@@ -463,18 +446,8 @@ async fn no_change_that_was_done_waits_again() {
     std::fs::rename(&away, &key).unwrap();
     let hub = super::start(&directory, 0).await;
     hub.write(&hub.own_session(), vec![person("urn:x:1", "c")]).await.unwrap();
-    let (size, root) = hub.store.log_root();
-    let kept = hub.signing.sign(size, &root);
-    hub.stop().await;
-    drop(hub);
-    assert_eq!(findings(directory.path(), &vkey, &kept), Vec::<String>::new());
-    {
-        let tables = Tables::open(directory.path());
-        let there = tables.all("document");
-        let done: Vec<_> = waiting.iter().filter(|(key, _)| !there.contains_key(*key)).collect();
-        assert_eq!(done.len(), 1);
-        done.iter().for_each(|(key, value)| tables.put("document", key, value));
-    }
+    let (vkey, kept) = stopped(hub, &directory).await;
+    put_back(&directory, &waiting);
     for closed in [false, true] {
         if closed {
             std::fs::rename(&key, &away).unwrap();

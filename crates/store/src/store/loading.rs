@@ -7,7 +7,7 @@ use crate::entities::Stored;
 use crate::{Packed, Step, Store, StoreError};
 use model::Time;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vault::Scope;
 
 /// Key and encrypted value.
@@ -33,6 +33,10 @@ impl Store {
         })?;
         let mut entities = self.entities.write();
         let mut history = self.history.write();
+        // Known from the last commit: growing by halves would take, and fill, twice the memory.
+        let known = |count: &AtomicU64| usize::try_from(count.load(Ordering::Relaxed)).unwrap_or(0);
+        entities.reserve(known(&self.next_entity));
+        history.reserve(known(&self.next_series));
         self.open_entities(|(doc, packed)| {
             for series in &doc.series {
                 history.set_owner(series.number, doc.dataset, doc.number);

@@ -177,14 +177,9 @@ impl Store {
                 sealed.push(Sealed::Part { generation: place.generation, part, range });
             }
         }
-        let read = |chunk: &Chunk| match self.read_chunk(chunk) {
-            // Past its retention, or forgotten, since it was looked for.
-            Err(StoreError::Damaged(_))
-                if self.moved_on(&key_of(chunk), |history| !names_chunk(history, chunk)) =>
-            {
-                Ok(Run::default())
-            }
-            read => codec::decode_points(&read?),
+        let read = |chunk: &Chunk| match self.chunk_at(chunk)? {
+            Some(plain) => codec::decode_points(&plain),
+            None => Ok(Run::default()),
         };
         each_run(sealed, &open, (from, until.0), &read, each)
     }
@@ -239,15 +234,9 @@ impl Store {
         };
         let mut runs: Vec<(u32, Vec<RichPoint>)> = Vec::new();
         for chunk in chunks {
-            let run = match self.read_chunk(&chunk) {
-                Err(StoreError::Damaged(_))
-                    if self.moved_on(&key_of(&chunk), |history| !names_chunk(history, &chunk)) =>
-                {
-                    continue;
-                }
-                read => codec::decode(&read?, "a sealed chunk")?,
-            };
-            runs.push((chunk.generation, run));
+            if let Some(plain) = self.chunk_at(&chunk)? {
+                runs.push((chunk.generation, codec::decode(&plain, "a sealed chunk")?));
+            }
         }
         let Some(parts) = self.parts_at(&places)? else {
             return self.rich_points(series, Time(from), until);
@@ -265,6 +254,18 @@ impl Store {
         }
         points.retain(|at, _| *at >= from && *at < until.0);
         Ok(points)
+    }
+
+    /// A chunk; none when it is past its retention, or was forgotten, since it was looked for.
+    fn chunk_at(&self, chunk: &Chunk) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.read_chunk(chunk) {
+            Err(StoreError::Damaged(_))
+                if self.moved_on(&key_of(chunk), |history| !names_chunk(history, chunk)) =>
+            {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
     }
 
     /// Parts of segments, decoded; none when a seal put others in their place meanwhile.
