@@ -3,7 +3,7 @@
 use crate::Hub;
 use crate::job::Job;
 use crate::recorder::{hex, map, record};
-use model::{Dataset, Value, Verb};
+use model::{Dataset, Time, Value, Verb};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +15,9 @@ const LOOK_MS: u64 = 100;
 const LOOKS_PER_CHECKPOINT: u64 = 10;
 /// Entities whose documents are written in one commit, before a seal.
 const DOCUMENTS_AT_ONCE: usize = 1_000;
+
+/// Seconds.
+const DAY_S: i64 = 86_400;
 
 /// Looks between two looks at the whole log, and before the first.
 const LOOKS_PER_CHECK: u64 = 24 * 3_600 * 1_000 / LOOK_MS;
@@ -129,7 +132,12 @@ fn retain_all(hub: &Hub) {
         if !hub.store.has_key(store::Under::Dataset(*number)) {
             continue;
         }
-        let floor = hub.now().plus_seconds(-i64::from(days) * 86_400);
+        // In whole days: each time all open points are looked at, and those about people written anew.
+        let past = hub.now().plus_seconds(-i64::from(days) * DAY_S);
+        let floor = Time(past.0 - past.0.rem_euclid(DAY_S * 1_000_000));
+        if hub.store.retained(*number) == Some(floor) {
+            continue;
+        }
         let detail = map([("history_before_ends", Value::from(floor.to_string()))]);
         let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), detail);
         send(hub, Job::Retain { dataset: *number, floor, record: made });

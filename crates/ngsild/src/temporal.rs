@@ -218,7 +218,7 @@ impl Period {
             let past = step.saturating_mul(self.micros);
             Time(date.saturating_sub(offset).saturating_add(past)).min(Time::MAX)
         };
-        // A month has at least 28 days: never too far.
+        // No month is longer: never too far.
         let longest = self.months.saturating_mul(31 * DAY).saturating_add(self.micros);
         let mut step = time.0.saturating_sub(origin.0).div_euclid(longest).max(0);
         loop {

@@ -26,7 +26,7 @@ struct Taken {
 pub struct Leave(Arc<Notify>);
 
 impl Leave {
-    pub async fn asked(self) {
+    pub async fn asked(&self) {
         self.0.notified().await;
     }
 }
@@ -96,9 +96,7 @@ impl Place {
             self.all.taken.lock().strangers.remove(&self.number);
         }
     }
-}
 
-impl Place {
     /// Looked at now and then: who has shown no credential since the last look is a stranger again. One
     /// that was revoked would otherwise hold its place for as long as it likes.
     pub fn look(&self) {
@@ -147,6 +145,7 @@ mod tests {
         other.make_known();
         let wait = Duration::from_millis(20);
         assert!(tokio::time::timeout(wait, places.take()).await.is_err(), "all are known");
+        assert!(tokio::time::timeout(wait, silent.asked()).await.is_err(), "nobody asked it");
         drop(other);
         let last = tokio::time::timeout(wait, places.take()).await.unwrap();
         last.0.make_known();

@@ -78,9 +78,6 @@ pub type Owner = (u32, NonZeroU64);
 /// Points of a run that is long: those of fewer are not looked at for sealing.
 pub const LONG: usize = 512;
 
-/// Microseconds.
-const DAY: i64 = 86_400_000_000;
-
 #[derive(Default)]
 pub struct History {
     /// By series: numbers of series are given in order.
@@ -102,10 +99,6 @@ pub struct History {
     /// Datasets of which open points lie on disk that are past their retention: to be sealed, so that
     /// they go there too.
     pub expired: HashSet<u32>,
-    /// Datasets that open points were taken away of, and the day they were last called expired: they are
-    /// not all written anew each hour.
-    cut: HashSet<u32>,
-    expired_day: HashMap<u32, i64>,
     /// When each dataset was last forgotten of, so that a plan made before is thrown away.
     pub forgotten_at: HashMap<u32, u64>,
 }
@@ -285,13 +278,8 @@ impl History {
                 && *of == dataset
                 && open.cut(floor)
             {
-                self.cut.insert(dataset);
+                self.expired.insert(dataset);
             }
-        }
-        let day = floor.div_euclid(DAY);
-        if self.cut.contains(&dataset) && self.expired_day.insert(dataset, day) != Some(day) {
-            self.cut.remove(&dataset);
-            self.expired.insert(dataset);
         }
     }
 

@@ -555,6 +555,11 @@ impl Store {
         self.history.read().open_points_of(dataset)
     }
 
+    /// The instant before which no history of a dataset is kept, if there is one.
+    pub fn retained(&self, dataset: u32) -> Option<Time> {
+        self.history.read().retained.get(&dataset).copied().map(Time)
+    }
+
     /// What lies in the store.
     pub fn usage(&self) -> Usage {
         Usage {
