@@ -4,7 +4,7 @@
 //! the same run.
 //!
 //! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify peers,
-//! and, only where named, for they are long: city growth
+//! and, only where named, for they are long: city growth devices
 
 mod city;
 mod client;
@@ -103,6 +103,9 @@ fn main() -> anyhow::Result<()> {
         }
         if sections.contains(&"growth") {
             growth::measure(program, &mut figures).await?;
+        }
+        if sections.contains(&"devices") {
+            growth::devices(program, &mut figures).await?;
         }
         if wanted("peers") {
             peers::measure(&mut figures).await?;

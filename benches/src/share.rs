@@ -9,23 +9,28 @@ use std::time::{Duration, Instant};
 
 const DEVICES: usize = 5_000;
 /// Devices enrolled by one act.
-const ENROLLED: usize = 1_000;
+pub const ENROLLED: usize = 1_000;
 /// What a record takes beside its text: salt, leaf, keys, nonce, tag.
 const BESIDE: f64 = 32.0 + 32.0 + 16.0 + 24.0 + 16.0;
+
+/// Enrols as many devices as one act does; gives login and code of each.
+pub async fn enrol(hub: &Hub, first: usize) -> anyhow::Result<Vec<(Value, Value)>> {
+    let one = |n: usize| json!({"kind": "device", "login": format!("share-{n}"), "datasets": ["test"], "streams": [format!("urn:ngsi-ld:Share:{n}")]});
+    let items: Vec<Value> = (first..first + ENROLLED).map(one).collect();
+    let answer = hub.act("principals.enrol", json!({"items": items})).await?;
+    let enrolled = answer["answer"]["enrolled"].as_array().into_iter().flatten();
+    Ok(enrolled.map(|one| (one["login"].clone(), one["code"].clone())).collect())
+}
 
 async fn tokens(hub: &Hub) -> anyhow::Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for first in (0..DEVICES).step_by(ENROLLED) {
-        let one = |n: usize| json!({"kind": "device", "login": format!("share-{n}"), "datasets": ["test"], "streams": [format!("urn:ngsi-ld:Share:{n}")]});
-        let items: Vec<Value> = (first..first + ENROLLED).map(one).collect();
-        let answer = hub.act("principals.enrol", json!({"items": items})).await?;
         let mut connection = hub.connect().await?;
-        for enrolled in answer["answer"]["enrolled"].as_array().into_iter().flatten() {
-            let body = json!({"code": enrolled["code"]});
-            let request = hub.request_as("", "POST", "/api/v1/redeem", &body);
+        for (login, code) in enrol(hub, first).await? {
+            let request = hub.request_as("", "POST", "/api/v1/redeem", &json!({"code": code}));
             let redeemed = body_of(&connection.done(&request).await?)?;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            found.push((text(&enrolled["login"]), text(&redeemed["token"])));
+            found.push((text(&login), text(&redeemed["token"])));
         }
     }
     Ok(found)

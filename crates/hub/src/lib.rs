@@ -23,6 +23,7 @@ mod kinds;
 mod lenses;
 mod limits;
 mod open;
+mod principals;
 mod processors;
 mod read;
 mod readings;

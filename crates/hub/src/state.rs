@@ -1,6 +1,7 @@
-//! What decisions rest on, in memory, rebuilt from documents whenever they change.
+//! What decisions rest on, in memory, as documents have it.
 
 use crate::kinds;
+use crate::principals::Principals;
 use guard::{DEFAULT_POLICIES, Policies, Snapshot, Throttle, Verdict};
 use model::{Action, Dataset, Principal, Purpose, Time, Zone};
 use parking_lot::{Mutex, RwLock};
@@ -132,10 +133,7 @@ struct Presence {
 /// Everything in memory that is not data.
 pub struct State {
     pub snapshot: RwLock<Arc<Snapshot>>,
-    principals: RwLock<HashMap<u64, Arc<Principal>>>,
-    credentials: RwLock<HashMap<String, Arc<CredentialDoc>>>,
-    /// Digests of the credentials above, by principal.
-    by_principal: RwLock<HashMap<u64, Vec<String>>>,
+    principals: RwLock<Principals>,
     /// Sign-ins: in memory only, they end with the process.
     signed_in: RwLock<HashMap<String, Arc<CredentialDoc>>>,
     decisions: RwLock<HashMap<DecisionKey, Arc<Verdict>>>,
@@ -175,20 +173,14 @@ impl State {
 
     /// Reads everything from the store's documents.
     pub fn load(store: &Store, most_decisions: usize) -> Result<State, crate::HubError> {
-        let policies = match store.document(kinds::POLICIES, "") {
-            Some(body) => from_json::<PoliciesDoc>(&body)?.text,
-            None => DEFAULT_POLICIES.to_owned(),
-        };
         let snapshot = Snapshot {
             version: store.next_commit(),
             datasets: Arc::default(),
-            policies: Arc::new(Policies::parse(&policies)?),
+            policies: Arc::new(policies_of(store)?),
         };
         let state = State {
             snapshot: RwLock::new(Arc::new(snapshot)),
             principals: RwLock::default(),
-            credentials: RwLock::default(),
-            by_principal: RwLock::default(),
             signed_in: RwLock::default(),
             decisions: RwLock::default(),
             throttle: Mutex::default(),
@@ -196,53 +188,58 @@ impl State {
             presences: RwLock::default(),
             most_decisions,
         };
-        state.refresh(store)?;
+        let of_kind = |kind| store.documents(kind).into_iter().map(move |(name, _)| (kind, name));
+        let all: Vec<(u8, String)> = State::KINDS.into_iter().flat_map(of_kind).collect();
+        state.refresh(store, &all)?;
         Ok(state)
     }
 
-    /// Reads everything again after documents changed; the version is the commit's.
-    pub fn refresh(&self, store: &Store) -> Result<(), crate::HubError> {
-        let mut datasets = BTreeMap::new();
-        for (id, body) in store.documents(kinds::DATASET) {
-            let doc: DatasetDoc = from_json(&body)?;
-            datasets.insert(id, (doc.number, Arc::new(doc.dataset)));
-        }
-        let text = match store.document(kinds::POLICIES, "") {
-            Some(body) => from_json::<PoliciesDoc>(&body)?.text,
-            None => DEFAULT_POLICIES.to_owned(),
-        };
-        let old = self.snapshot.read().clone();
-        let policies = if old.policies.text() == text {
-            old.policies.clone()
+    /// Documents of these kinds are what is held here.
+    pub const KINDS: [u8; 5] =
+        [kinds::DATASET, kinds::POLICIES, kinds::PRINCIPAL, kinds::CREDENTIAL, kinds::PURPOSE];
+
+    /// Takes in the documents that changed; the version is the commit's.
+    pub fn refresh(&self, store: &Store, changed: &[(u8, String)]) -> Result<(), crate::HubError> {
+        let any = |kind| changed.iter().any(|(of, _)| *of == kind);
+        let old = self.snapshot();
+        let datasets = if any(kinds::DATASET) {
+            Arc::new(guard::Datasets::new(datasets_of(store)?))
         } else {
-            Arc::new(Policies::parse(&text)?)
+            old.datasets.clone()
         };
-        let mut principals = HashMap::new();
-        for (_, body) in store.documents(kinds::PRINCIPAL) {
-            let principal: Principal = from_json(&body)?;
-            principals.insert(principal.number, Arc::new(principal));
+        let policies =
+            if any(kinds::POLICIES) { Arc::new(policies_of(store)?) } else { old.policies.clone() };
+        let (mut principals, mut credentials, mut purposes) = (vec![], vec![], vec![]);
+        for (kind, name) in changed {
+            let body = store.document(*kind, name);
+            let body = body.as_deref();
+            match *kind {
+                kinds::PRINCIPAL => principals.push((name, body.map(from_json).transpose()?)),
+                kinds::CREDENTIAL => credentials.push((name, body.map(from_json).transpose()?)),
+                kinds::PURPOSE => purposes.push((name, body.map(from_json).transpose()?)),
+                _ => {}
+            }
         }
-        let mut credentials = HashMap::new();
-        let mut by_principal: HashMap<u64, Vec<String>> = HashMap::new();
-        for (digest, body) in store.documents(kinds::CREDENTIAL) {
-            let credential: CredentialDoc = from_json(&body)?;
-            by_principal.entry(credential.principal).or_default().push(digest.clone());
-            credentials.insert(digest, Arc::new(credential));
+        {
+            let mut held = self.principals.write();
+            for (name, principal) in principals {
+                held.put(name.parse().unwrap_or_default(), principal);
+            }
+            for (digest, credential) in credentials {
+                held.put_credential(digest, credential);
+            }
         }
-        let mut purposes = BTreeMap::new();
-        for (id, body) in store.documents(kinds::PURPOSE) {
-            purposes.insert(id, from_json(&body)?);
+        {
+            let mut held = self.purposes.write();
+            for (id, purpose) in purposes {
+                match purpose {
+                    Some(purpose) => held.insert(id.clone(), purpose),
+                    None => held.remove(id),
+                };
+            }
         }
-        *self.principals.write() = principals;
-        *self.credentials.write() = credentials;
-        *self.by_principal.write() = by_principal;
-        *self.purposes.write() = purposes;
         let version = store.next_commit();
-        *self.snapshot.write() = Arc::new(Snapshot {
-            version,
-            datasets: Arc::new(guard::Datasets::new(datasets)),
-            policies,
-        });
+        *self.snapshot.write() = Arc::new(Snapshot { version, datasets, policies });
         self.decisions.write().clear();
         Ok(())
     }
@@ -265,29 +262,26 @@ impl State {
     }
 
     pub fn principal(&self, number: u64) -> Option<Arc<Principal>> {
-        self.principals.read().get(&number).cloned()
+        self.principals.read().get(number)
     }
 
     pub fn principal_by_login(&self, login: &str) -> Option<Arc<Principal>> {
-        self.principals.read().values().find(|principal| principal.login == login).cloned()
+        self.principals.read().by_login(login)
     }
 
     pub fn principals(&self) -> Vec<Arc<Principal>> {
-        let mut all: Vec<_> = self.principals.read().values().cloned().collect();
-        all.sort_by_key(|principal| principal.number);
-        all
+        self.principals.read().all().cloned().collect()
     }
 
     pub fn credential(&self, digest: &str) -> Option<Arc<CredentialDoc>> {
-        let kept = self.credentials.read().get(digest).cloned();
+        let kept = self.principals.read().credential(digest);
         kept.or_else(|| self.signed_in.read().get(digest).cloned())
     }
 
     pub fn credentials_of(&self, principal: u64) -> Vec<(String, Arc<CredentialDoc>)> {
-        let digests = self.by_principal.read().get(&principal).cloned().unwrap_or_default();
-        let kept = self.credentials.read();
-        let of = |digest: String| kept.get(&digest).cloned().map(|credential| (digest, credential));
-        let mut found: Vec<_> = digests.into_iter().filter_map(of).collect();
+        let held = self.principals.read();
+        let of = |digest: &String| Some((digest.clone(), held.credential(digest)?));
+        let mut found: Vec<_> = held.digests(principal).iter().filter_map(of).collect();
         let signed_in = self.signed_in.read();
         let own = signed_in.iter().filter(|(_, credential)| credential.principal == principal);
         found.extend(own.map(|(digest, credential)| (digest.clone(), credential.clone())));
@@ -296,7 +290,7 @@ impl State {
 
     /// Whether a principal has a credential.
     pub fn has_credential(&self, principal: u64) -> bool {
-        self.by_principal.read().contains_key(&principal)
+        !self.principals.read().digests(principal).is_empty()
             || self.signed_in.read().values().any(|c| c.principal == principal)
     }
 
@@ -314,7 +308,7 @@ impl State {
 
     pub fn next_principal(&self) -> u64 {
         // 0 is the public, 1 the hub.
-        self.principals.read().keys().max().map_or(2, |last| last + 1)
+        self.principals.read().last().map_or(2, |last| last + 1)
     }
 
     /// A decision, from the cache or made now. Reads are decided as a lens. What is decided on is dataset
@@ -358,6 +352,22 @@ impl State {
         decisions.insert(key, verdict.clone());
         verdict
     }
+}
+
+fn policies_of(store: &Store) -> Result<Policies, crate::HubError> {
+    let text = match store.document(kinds::POLICIES, "") {
+        Some(body) => from_json::<PoliciesDoc>(&body)?.text,
+        None => DEFAULT_POLICIES.to_owned(),
+    };
+    Ok(Policies::parse(&text)?)
+}
+
+fn datasets_of(store: &Store) -> Result<BTreeMap<String, (u32, Arc<Dataset>)>, crate::HubError> {
+    let read = |(id, body): (String, Arc<[u8]>)| {
+        let doc: DatasetDoc = from_json(&body)?;
+        Ok((id, (doc.number, Arc::new(doc.dataset))))
+    };
+    store.documents(kinds::DATASET).into_iter().map(read).collect()
 }
 
 /// Reads a document.

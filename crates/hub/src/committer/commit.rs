@@ -5,6 +5,7 @@ use super::entries::Entries;
 use super::failed::Failed;
 use super::{Group, UPKEEP, Work};
 use crate::job::{Committed, Shred};
+use crate::state::State;
 use crate::subscription::Changed;
 use crate::watch::ChangeEvent;
 use crate::{Counter, kinds};
@@ -117,6 +118,8 @@ impl Group<'_> {
         let observations: usize = batch.rows.iter().map(|rows| rows.rows.len()).sum();
         let sealed: usize = batch.sealed.iter().map(|sealed| sealed.points).sum();
         let records = batch.records.len() as u64;
+        let governs = batch.documents.iter().filter(|one| State::KINDS.contains(&one.kind));
+        let governs: Vec<_> = governs.map(|one| (one.kind, one.name.clone())).collect();
         if let Err(error) = self.hub.store.commit(batch) {
             self.fail(&error);
             return Vec::new();
@@ -127,7 +130,7 @@ impl Group<'_> {
         counters.add(Counter::Observations, observations as u64);
         counters.add(Counter::Sealed, sealed as u64);
         if self.jobs.iter().any(|(job, _)| job.governs)
-            && let Err(error) = self.hub.state.refresh(&self.hub.store)
+            && let Err(error) = self.hub.state.refresh(&self.hub.store, &governs)
         {
             tracing::error!(%error, "governing documents cannot be read again");
         }

@@ -5,6 +5,7 @@
 use super::{Context, Form, copy_all, dataset, device, now, numbers, parse_entity, parse_json};
 use crate::committer;
 use crate::job::Job;
+use crate::state::State;
 use crate::{Act, Hub, HubError, HubOptions, ItemResult, NewPrincipal, Query, Source};
 use model::{Change, Credential, Kind, Principal, Role, Session, Time, Zone};
 use ngsild::Filter;
@@ -337,6 +338,21 @@ fn city(hub: &Arc<Hub>, tokens: &[String], outcome: &Rc<Outcome>) -> Vec<Actor> 
     actors
 }
 
+/// All that decisions rest on.
+fn governing(state: &State) -> String {
+    let snapshot = state.snapshot();
+    let mut shown = format!("{:?} {}\n", **snapshot.datasets, snapshot.policies.text());
+    shown += &format!("{:?}\n", state.purposes.read());
+    for principal in state.principals() {
+        let by_login = state.principal_by_login(&principal.login);
+        assert_eq!(by_login.map(|found| found.number), Some(principal.number));
+        let mut credentials = state.credentials_of(principal.number);
+        credentials.sort_by(|(a, _), (b, _)| a.cmp(b));
+        shown += &format!("{principal:?} {credentials:?}\n");
+    }
+    shown
+}
+
 #[test]
 fn whoever_comes_first_the_rules_hold() {
     let start = start();
@@ -361,6 +377,8 @@ fn whoever_comes_first_the_rules_hold() {
         let found = level(&hub.store);
         let fits = |n: f64| (f64::from(acknowledged)..=f64::from(written)).contains(&n);
         assert!(found.is_none_or(fits), "{found:?}");
+        let again = State::load(&hub.store, 10).unwrap();
+        assert_eq!(governing(&hub.state), governing(&again), "what was taken in as it came");
         let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
         hub.store.close();
         drop((hub, queue));
