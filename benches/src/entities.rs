@@ -9,6 +9,9 @@ use std::time::Instant;
 
 const BATCH: u64 = 1_000;
 const QUESTIONS: usize = 200;
+/// Who asks what takes long, at once, and how often each.
+const ASKING: usize = 8;
+const LONG_LOOKS: usize = 3;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {
@@ -72,7 +75,57 @@ pub async fn measure_many(
     figures.add(format!("ready after start, {all} entities"), hub.ready_in.as_secs_f64(), "s");
     let used = hub.process.memory_mib() - idle;
     figures.add("memory after start, an entity", used * 1_024.0 / all as f64, "KiB");
-    questions(&hub, figures, all).await
+    questions(&hub, figures, all).await?;
+    long_looks(&hub, figures, all).await
+}
+
+/// How long others wait while some ask what only the text of every entity tells.
+async fn long_looks(hub: &Hub, figures: &mut Figures, all: u64) -> anyhow::Result<()> {
+    let path = "/ngsi-ld/v1/entities?type=Vehicle&q=description~=%22x$%22&count=true";
+    let question = hub.request("GET", path, &Value::Null);
+    let mut asking = Vec::new();
+    for _ in 0..ASKING {
+        let (mut connection, question) = (hub.connect().await?, question.clone());
+        asking.push(tokio::spawn(async move {
+            let mut times = Vec::new();
+            loop {
+                let start = Instant::now();
+                connection.done(&question).await?;
+                times.push(start.elapsed());
+                if times.len() == LONG_LOOKS {
+                    return anyhow::Ok(times);
+                }
+            }
+        }));
+    }
+    let mut connection = hub.connect().await?;
+    let upsert = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+    let id = |n: u64| format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Vehicle:{}", n * 7_919 % all);
+    let (mut writes, mut reads) = (Vec::new(), Vec::new());
+    for n in 0.. {
+        if asking.iter().all(tokio::task::JoinHandle::is_finished) {
+            break;
+        }
+        let start = Instant::now();
+        connection.done(&hub.request("POST", upsert, &json!([reading(n % all, 700)]))).await?;
+        writes.push(start.elapsed());
+        let start = Instant::now();
+        connection.done(&hub.request("GET", &id(n), &Value::Null)).await?;
+        reads.push(start.elapsed());
+    }
+    let mut times = Vec::new();
+    for one in asking {
+        times.append(&mut one.await??);
+    }
+    let name = format!("{ASKING} ask for a text in {all}");
+    figures.add(format!("{name}: they wait, p99"), quantile_ms(&mut times, 0.99), "ms");
+    figures.add(
+        format!("{name}: a durable write waits, p99"),
+        quantile_ms(&mut writes, 0.99),
+        "ms",
+    );
+    figures.add(format!("{name}: a GET waits, p99"), quantile_ms(&mut reads, 0.99), "ms");
+    Ok(())
 }
 
 async fn questions(hub: &Hub, figures: &mut Figures, all: u64) -> anyhow::Result<()> {

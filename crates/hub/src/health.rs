@@ -283,7 +283,7 @@ fn look(
     let types: Vec<_> = dataset.claims.iter().map(|claim| claim.of_type.clone()).collect();
     let numbers: Vec<u64> = {
         let view = store.now();
-        let all = view.of_types((!dataset.catch_all).then_some(types.as_slice()));
+        let all = view.of_types((!dataset.catch_all).then_some(types.as_slice()), 0);
         all.take(LOOKED_AT).collect()
     };
     let held = numbers.into_iter().filter_map(|entity| store.peek(entity));

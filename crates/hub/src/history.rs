@@ -1,7 +1,7 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
 use crate::lenses::Lenses;
-use crate::processors::side_by_side;
+use crate::processors::{TURN, side_by_side};
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
 use guard::Verdict;
@@ -46,6 +46,13 @@ pub enum SeriesAnswer {
 /// The histories of one entity, by attribute.
 pub type Histories = Vec<(Name, SeriesAnswer)>;
 
+/// A look at histories, and what it told of each dataset and entity.
+struct Looked {
+    answer: HistoryAnswer,
+    levels: HashMap<u32, (Sensitivity, i64)>,
+    found: Vec<(u64, u32, Arc<Seen>)>,
+}
+
 /// Histories to sum that are worth starting a thread for.
 const WORTH_A_THREAD: usize = 32;
 
@@ -80,8 +87,27 @@ impl Hub {
         {
             self.check_open(session, number, dataset)?;
         }
+        loop {
+            let mut lenses = Lenses::new(self, session);
+            let mut looked = self.look_back(session, &mut lenses, query, by_id).await?;
+            // What was decided in between is decided anew.
+            if lenses.hold() {
+                let Looked { levels, found, .. } = &looked;
+                let record = self.record_page(session, &mut lenses, levels, found).await?;
+                looked.answer.record = record;
+                return Ok(looked.answer);
+            }
+        }
+    }
+
+    async fn look_back(
+        &self,
+        session: &Session,
+        lenses: &mut Lenses<'_>,
+        query: &HistoryQuery,
+        by_id: bool,
+    ) -> Result<Looked, HubError> {
         let limit = query.limit.unwrap_or(limits::DEFAULT_PAGE).min(self.options.limits.page);
-        let mut lenses = Lenses::new(self, session);
         let mut page: Vec<Arc<Held>> = Vec::new();
         let (mut matched, mut more, mut refused) = (0usize, false, None);
         let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
@@ -120,7 +146,8 @@ impl Hub {
                 more = true;
             }
             query.count || !more
-        });
+        })
+        .await;
         if by_id && page.is_empty() {
             return Err(self.no_history(session, &query.filter, refused).await);
         }
@@ -137,7 +164,7 @@ impl Hub {
         let shown: Vec<(&Held, Arc<Verdict>)> =
             page.iter().filter_map(|held| Some((&**held, lenses.of(held.dataset)?))).collect();
         let mut summed = match query.aggregation {
-            Some(_) => self.summed(&shown, query, &taken)?.into_iter(),
+            Some(_) => self.summed(&shown, query, &taken).await?.into_iter(),
             None => Vec::new().into_iter(),
         };
         for (held, verdict) in &shown {
@@ -158,24 +185,32 @@ impl Hub {
                 break;
             }
         }
-        answer.record = self.record_page(session, &mut lenses, &levels, &found).await?;
-        Ok(answer)
+        Ok(Looked { answer, levels, found })
     }
 
-    /// The sums of each; of many, by all processors side by side.
-    fn summed(
+    /// The sums of each; of many, by all processors side by side, and others come in between.
+    async fn summed(
         &self,
         shown: &[(&Held, Arc<Verdict>)],
         query: &HistoryQuery,
         taken: &Taken,
     ) -> Result<Vec<Histories>, HubError> {
-        let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
-            let each = shown[share].iter();
-            each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, taken))
-                .collect::<Result<Vec<Histories>, HubError>>()
-        });
-        let shares = shares.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(shares.into_iter().flatten().collect())
+        let mut turns = self.long_looks.turns();
+        let mut summed = Vec::with_capacity(shown.len());
+        for shown in shown.chunks(TURN) {
+            if !summed.is_empty() {
+                turns.next().await;
+            }
+            let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
+                let each = shown[share].iter();
+                each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, taken))
+                    .collect::<Result<Vec<Histories>, HubError>>()
+            });
+            for share in shares {
+                summed.append(&mut share?);
+            }
+        }
+        Ok(summed)
     }
 
     async fn no_history(

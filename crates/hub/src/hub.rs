@@ -51,6 +51,7 @@ pub struct Hub {
     pub(crate) hashes: crate::hashes::Hashes,
     pub(crate) contexts: RwLock<HashMap<String, Arc<ngsild::Context>>>,
     pub(crate) subscriptions: crate::subscription::Subscriptions,
+    pub(crate) long_looks: crate::processors::LongLooks,
     /// Held while an act is prepared and committed, so that two never take the same number or code.
     pub(crate) governing: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
@@ -115,6 +116,7 @@ impl Hub {
         let started = (options.now)();
         let hub = Arc::new(Hub {
             subscriptions: crate::subscription::Subscriptions::load(&store)?,
+            long_looks: crate::processors::LongLooks::default(),
             store,
             state,
             options,

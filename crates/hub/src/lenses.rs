@@ -20,6 +20,24 @@ impl<'a> Lenses<'a> {
         Lenses { hub, session, snapshot: hub.state.snapshot(), decided: HashMap::new() }
     }
 
+    /// The same, decided as things are now.
+    pub fn anew(&self) -> Lenses<'a> {
+        Lenses::new(self.hub, self.session)
+    }
+
+    /// Whether all would be decided the same now. Asked after a look that others came between: what was
+    /// seen since a dataset was closed may not be shown.
+    pub fn hold(&self) -> bool {
+        let mut anew = self.anew();
+        let same =
+            |of: u32, old: &Option<Arc<Verdict>>, anew: &mut Lenses<'_>| match (old, anew.of(of)) {
+                (Some(old), Some(new)) => old.lens == new.lens,
+                (old, new) => old.is_none() && new.is_none(),
+            };
+        Arc::ptr_eq(&self.snapshot, &anew.snapshot)
+            || self.decided.iter().all(|(of, old)| same(*of, old, &mut anew))
+    }
+
     /// The verdict on reading a dataset; none when nothing may be seen.
     pub fn of(&mut self, number: u32) -> Option<Arc<Verdict>> {
         self.decided

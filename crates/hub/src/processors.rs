@@ -1,7 +1,45 @@
-//! Long looks are shared among the processors.
+//! Long looks are shared among the processors, and with everybody else.
 
 use std::ops::Range;
 use std::sync::OnceLock;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Entities looked at in one turn: a millisecond or so.
+pub const TURN: usize = if cfg!(test) { 3 } else { 512 };
+/// Looks of more than a turn that are under way at once.
+const LONG_LOOKS: usize = 2;
+
+/// Who looks at many does so in turns, between which commits come, and what others ask for. Only few do
+/// so at once; the others wait, so that nobody takes more than a part of the hub by asking often.
+pub struct LongLooks(Semaphore);
+
+impl Default for LongLooks {
+    fn default() -> LongLooks {
+        LongLooks(Semaphore::new(LONG_LOOKS))
+    }
+}
+
+impl LongLooks {
+    pub fn turns(&self) -> Turns<'_> {
+        Turns { looks: self, permit: None }
+    }
+}
+
+/// The turns of one look.
+pub struct Turns<'a> {
+    looks: &'a LongLooks,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Turns<'_> {
+    /// Lets others come before the next turn.
+    pub async fn next(&mut self) {
+        if self.permit.is_none() {
+            self.permit = self.looks.0.acquire().await.ok();
+        }
+        tokio::task::yield_now().await;
+    }
+}
 
 /// Asked for once: the system reads files to tell.
 fn processors() -> usize {

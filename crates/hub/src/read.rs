@@ -3,6 +3,7 @@
 //! The lens comes before everything: filter, order, count and page see only what it shows.
 
 use crate::lenses::Lenses;
+use crate::processors::TURN;
 use crate::recorder::map;
 use crate::search::{Found, Query, Search, numbers_of};
 use crate::{Hub, HubError, Seen, limits};
@@ -93,7 +94,7 @@ impl Hub {
         }
         self.check_types_open(session, &query.filter).await?;
         let mut search = Search::new(self, session, query, limit);
-        search.run();
+        search.run().await;
         let Search { mut lenses, found: Found { page, matched, more, levels, refused }, .. } =
             search;
         if matched == 0 {
@@ -108,11 +109,36 @@ impl Hub {
         })
     }
 
-    /// Calls `each` with entities that may match, in a stable order, as long as it says so.
-    pub(crate) fn candidates(&self, filter: &Filter, each: &mut dyn FnMut(&Arc<Held>) -> bool) {
+    /// Calls `each` with entities that may match, in a stable order, as long as it says so. Others come
+    /// in between.
+    pub(crate) async fn candidates(
+        &self,
+        filter: &Filter,
+        each: &mut (dyn FnMut(&Arc<Held>) -> bool + Send),
+    ) {
+        let mut turns = self.long_looks.turns();
+        let mut from = 0;
+        while let Some(next) = self.turn(filter, from, each) {
+            from = next;
+            turns.next().await;
+        }
+    }
+
+    /// One turn of it; gives where the next begins, if there is one.
+    fn turn(
+        &self,
+        filter: &Filter,
+        from: u64,
+        each: &mut (dyn FnMut(&Arc<Held>) -> bool + Send),
+    ) -> Option<u64> {
         let now = self.store.now();
-        let held = numbers_of(&now, filter).filter_map(|number| now.peek(number));
-        held.take_while(|held| each(held)).for_each(drop);
+        let mut numbers = numbers_of(&now, filter, from);
+        for number in numbers.by_ref().take(TURN) {
+            if now.peek(number).is_some_and(|held| !each(&held)) {
+                return None;
+            }
+        }
+        numbers.next()
     }
 
     /// A query for types that are closed is refused: an empty answer would be untrue.

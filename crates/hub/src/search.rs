@@ -4,7 +4,7 @@
 //! whatever columns cannot answer is answered by the entity, seen through the lens.
 
 use crate::lenses::Lenses;
-use crate::processors::side_by_side;
+use crate::processors::{TURN, side_by_side};
 use crate::seen::level_of;
 use crate::{Hub, Seen};
 use guard::Verdict;
@@ -90,10 +90,18 @@ pub struct Search<'a> {
     limit: usize,
 }
 
-/// Surrogates of the entities that may match, in the order they were created.
-pub fn numbers_of<'a>(now: &'a Now<'_>, filter: &Filter) -> Box<dyn Iterator<Item = u64> + 'a> {
+/// An entity that matches: the values it is ordered by, and its surrogate.
+type Ordered = (Vec<Option<Value>>, u64);
+
+/// Surrogates of the entities that may match, from one on, in the order they were created.
+pub fn numbers_of<'a>(
+    now: &'a Now<'_>,
+    filter: &Filter,
+    from: u64,
+) -> Box<dyn Iterator<Item = u64> + 'a> {
     if !filter.ids.is_empty() {
-        let mut numbers: Vec<u64> = filter.ids.iter().filter_map(|id| now.number_of(id)).collect();
+        let numbers = filter.ids.iter().filter_map(|id| now.number_of(id));
+        let mut numbers: Vec<u64> = numbers.filter(|number| *number >= from).collect();
         numbers.sort_unstable();
         numbers.dedup();
         return Box::new(numbers.into_iter());
@@ -101,7 +109,7 @@ pub fn numbers_of<'a>(now: &'a Now<'_>, filter: &Filter) -> Box<dyn Iterator<Ite
     let first = |group: &Vec<Name>| group.first().cloned();
     let types: Option<Vec<Name>> =
         filter.types.as_ref().map(|types| types.0.iter().filter_map(first).collect());
-    now.of_types(types.as_deref())
+    now.of_types(types.as_deref(), from)
 }
 
 /// How the lens lets the attributes of a table be looked at.
@@ -128,32 +136,38 @@ impl<'a> Search<'a> {
         Search { lenses: Lenses::new(hub, session), found: Found::default(), hub, query, limit }
     }
 
-    /// Finds the page.
-    pub fn run(&mut self) {
-        let now = self.hub.store.now();
-        let filter = &self.query.filter;
-        // Far pages are not walked to: tables count what is before them without decoding it.
-        let near = self.query.order.is_empty() && !self.query.count && self.query.offset < WALKED;
-        if !filter.ids.is_empty() || near {
-            let budget = WALKED.saturating_add(self.limit);
-            if let Some(numbers) = self.walk(&now, budget) {
-                return self.show(&now, numbers);
+    /// Finds the page. What was decided in between is decided anew.
+    pub async fn run(&mut self) {
+        loop {
+            if !self.walk() {
+                self.scan().await;
             }
+            if self.lenses.hold() {
+                return;
+            }
+            self.lenses = self.lenses.anew();
             self.found = Found::default();
         }
-        let numbers = self.scan(&now);
-        self.show(&now, numbers);
     }
 
-    /// Looks at entities in their order until the page is full; none when that takes too long.
-    fn walk(&mut self, now: &Now<'_>, budget: usize) -> Option<Vec<u64>> {
+    /// Looks at entities in their order until the page is full; gives up when that takes too long.
+    fn walk(&mut self) -> bool {
         let filter = &self.query.filter;
         let by_id = !filter.ids.is_empty();
+        // Far pages are not walked to: tables count what is before them without decoding it.
+        let near = self.query.order.is_empty() && !self.query.count && self.query.offset < WALKED;
+        if !by_id && !near {
+            return false;
+        }
+        let hub = self.hub;
+        let now = hub.store.now();
+        let budget = WALKED.saturating_add(self.limit);
         let mut matches = Vec::new();
         let mut page = Vec::new();
-        for (looked, number) in numbers_of(now, filter).enumerate() {
+        for (looked, number) in numbers_of(&now, filter, 0).enumerate() {
             if looked >= budget && !by_id {
-                return None;
+                self.found = Found::default();
+                return false;
             }
             let shown = self.found.matched >= self.query.offset && page.len() < self.limit;
             // What goes on the page is decoded once, and kept.
@@ -162,7 +176,7 @@ impl<'a> Search<'a> {
             self.found.matched += 1;
             self.tell(of, seen.level, 1);
             if !self.query.order.is_empty() {
-                matches.push((number, seen));
+                matches.push((self.keys_of(&seen), number));
             } else if self.found.matched > self.query.offset && page.len() < self.limit {
                 page.push(number);
             } else if self.found.matched > self.query.offset {
@@ -172,14 +186,57 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        Some(if self.query.order.is_empty() { page } else { self.in_order(matches) })
+        let page = if self.query.order.is_empty() { page } else { self.in_order(matches) };
+        self.show(&now, page);
+        true
     }
 
-    /// Asks the tables, and every entity that they cannot tell of; gives the page.
-    fn scan(&mut self, now: &Now<'_>) -> Vec<u64> {
-        let mut matches: Vec<Match> = Vec::new();
+    /// Asks the tables, and every entity that they cannot tell of.
+    async fn scan(&mut self) {
+        let hub = self.hub;
+        let (mut matches, unsure) = self.ask_tables(&hub.store.now());
         // Of an entity whose key is no number, all have to be put in order by what they are.
         let mut plain = self.query.order.len() <= 1;
+        let mut turns = hub.long_looks.turns();
+        for numbers in unsure.chunks(TURN) {
+            turns.next().await;
+            let now = hub.store.now();
+            for number in numbers {
+                let Some((seen, of)) = self.look_at(now.peek(*number)) else { continue };
+                self.tell(of, seen.level, 1);
+                let key = self.query.order.first().and_then(|key| key.value(&seen));
+                let exact = key.as_ref().and_then(Value::as_exact_number);
+                plain &= key.is_some() == exact.is_some();
+                matches.push(Match { key: exact, number: *number });
+            }
+        }
+        self.found.matched = matches.len();
+        if plain {
+            let page = self.first_of(matches);
+            return self.show(&hub.store.now(), page);
+        }
+        let end = self.query.offset.saturating_add(self.limit);
+        let mut first: Vec<Ordered> = Vec::new();
+        for some in matches.chunks(TURN) {
+            turns.next().await;
+            let now = hub.store.now();
+            for one in some {
+                let Some(held) = now.peek(one.number) else { continue };
+                first.extend(self.lenses.see(&held).map(|seen| (self.keys_of(&seen), one.number)));
+            }
+            // No more are kept than there may have to be shown.
+            if first.len() > end.saturating_mul(2) {
+                first.select_nth_unstable_by(end, |a, b| order(&self.query.order, a, b));
+                first.truncate(end);
+            }
+        }
+        let page = self.in_order(first);
+        self.show(&hub.store.now(), page);
+    }
+
+    /// What matches as tables tell, and the numbers of those that they cannot tell of.
+    fn ask_tables(&mut self, now: &Now<'_>) -> (Vec<Match>, Vec<u64>) {
+        let mut matches: Vec<Match> = Vec::new();
         let mut unsure: Vec<u64> = now.loose().collect();
         for table in now.tables() {
             let Some(plan) = self.plan(table) else { continue };
@@ -195,24 +252,11 @@ impl<'a> Search<'a> {
                 unsure.append(&mut others);
             }
         }
-        for number in unsure {
-            let Some((seen, of)) = self.look_at(now.peek(number)) else { continue };
-            self.tell(of, seen.level, 1);
-            let key = self.query.order.first().and_then(|key| key.value(&seen));
-            let exact = key.as_ref().and_then(Value::as_exact_number);
-            plain &= key.is_some() == exact.is_some();
-            matches.push(Match { key: exact, number });
-        }
-        self.found.matched = matches.len();
-        if plain {
-            return self.first_of(matches);
-        }
-        let see = |one: &Match| {
-            let held = now.peek(one.number)?;
-            Some((one.number, self.lenses.see(&held)?))
-        };
-        let seen = matches.iter().filter_map(see).collect();
-        self.in_order(seen)
+        (matches, unsure)
+    }
+
+    fn keys_of(&self, seen: &Entity) -> Vec<Option<Value>> {
+        self.query.order.iter().map(|key| key.value(seen)).collect()
     }
 
     /// How a table is asked; none when nothing of it is seen.
@@ -289,19 +333,25 @@ impl<'a> Search<'a> {
     }
 
     /// The page of matches that are ordered by what they are.
-    fn in_order(&mut self, mut matches: Vec<(u64, Arc<Seen>)>) -> Vec<u64> {
-        matches.sort_by(|a, b| order(&self.query.order, &a.1, &b.1).then(a.0.cmp(&b.0)));
-        self.found.more = matches.len() > self.query.offset.saturating_add(self.limit);
+    fn in_order(&mut self, mut matches: Vec<Ordered>) -> Vec<u64> {
+        matches.sort_unstable_by(|a, b| order(&self.query.order, a, b));
+        self.found.more = self.found.matched > self.query.offset.saturating_add(self.limit);
         let page = matches.into_iter().skip(self.query.offset).take(self.limit);
-        page.map(|(number, _)| number).collect()
+        page.map(|(_, number)| number).collect()
     }
 
-    /// Decodes the page, and keeps what is seen of it beside the entities.
+    /// Decodes the page, and keeps what is seen of it beside the entities. What matches no more, for
+    /// it was changed since it was found, is left out.
     fn show(&mut self, now: &Now<'_>, numbers: Vec<u64>) {
         for number in numbers {
-            let Some(held) = now.by_number(number) else { continue };
+            let Some(held) = now.by_number(number).filter(|held| held.deleted.is_none()) else {
+                continue;
+            };
             let Some(verdict) = self.lenses.of(held.dataset) else { continue };
-            self.found.page.push((number, held.dataset, Seen::kept(&held, &verdict)));
+            let seen = Seen::kept(&held, &verdict);
+            if self.query.filter.matches(&seen) {
+                self.found.page.push((number, held.dataset, seen));
+            }
         }
     }
 }
@@ -333,8 +383,33 @@ impl TypeSeen {
 
 impl Hub {
     /// Types of entities the session sees, with how many there are and their attributes.
-    pub fn types(&self, session: &Session) -> BTreeMap<Name, TypeSeen> {
-        let mut lenses = Lenses::new(self, session);
+    pub async fn types(&self, session: &Session) -> BTreeMap<Name, TypeSeen> {
+        loop {
+            let mut lenses = Lenses::new(self, session);
+            let (mut types, loose) = self.types_of_tables(&mut lenses);
+            let mut turns = self.long_looks.turns();
+            for numbers in loose.chunks(TURN) {
+                turns.next().await;
+                for held in numbers.iter().filter_map(|number| self.store.peek(*number)) {
+                    let Some(seen) = lenses.see(&held) else { continue };
+                    for of_type in &seen.types {
+                        let kind = |one: &model::Attribute| {
+                            one.default_instance().map(|i| i.content.kind())
+                        };
+                        let shown =
+                            seen.attributes.iter().filter_map(|one| Some((&one.name, kind(one)?)));
+                        types.entry(of_type.clone()).or_default().note(1, shown);
+                    }
+                }
+            }
+            if lenses.hold() {
+                return types;
+            }
+        }
+    }
+
+    /// The types of what is in tables, and the numbers of what is in none.
+    fn types_of_tables(&self, lenses: &mut Lenses<'_>) -> (BTreeMap<Name, TypeSeen>, Vec<u64>) {
         let mut types: BTreeMap<Name, TypeSeen> = BTreeMap::new();
         let now = self.store.now();
         for table in now.tables().iter().filter(|table| !table.is_empty()) {
@@ -352,23 +427,16 @@ impl Hub {
                 types.entry(of_type.clone()).or_default().note(table.len(), shown);
             }
         }
-        for held in now.loose().filter_map(|number| now.peek(number)) {
-            let Some(seen) = lenses.see(&held) else { continue };
-            for of_type in &seen.types {
-                let kind =
-                    |one: &model::Attribute| one.default_instance().map(|i| i.content.kind());
-                let shown = seen.attributes.iter().filter_map(|one| Some((&one.name, kind(one)?)));
-                types.entry(of_type.clone()).or_default().note(1, shown);
-            }
-        }
-        types
+        let loose = now.loose().collect();
+        (types, loose)
     }
 }
 
-pub fn order(keys: &[OrderKey], a: &Entity, b: &Entity) -> Ordering {
-    for key in keys {
-        let ordering = match (key.value(a), key.value(b)) {
-            (Some(a), Some(b)) => a.total_order(&b),
+/// Of two entities that match, which comes first.
+fn order(keys: &[OrderKey], a: &Ordered, b: &Ordered) -> Ordering {
+    for ((key, a), b) in keys.iter().zip(&a.0).zip(&b.0) {
+        let ordering = match (a, b) {
+            (Some(a), Some(b)) => a.total_order(b),
             // What has no value comes last, whichever way.
             (Some(_), None) => return Ordering::Less,
             (None, Some(_)) => return Ordering::Greater,
@@ -379,5 +447,5 @@ pub fn order(keys: &[OrderKey], a: &Entity, b: &Entity) -> Ordering {
             return ordering;
         }
     }
-    Ordering::Equal
+    a.1.cmp(&b.1)
 }

@@ -5,6 +5,7 @@ mod images;
 mod ring;
 mod schedules;
 mod tamper;
+mod turns;
 
 use crate::{Hub, HubError, HubOptions, ItemResult, NewPrincipal, Query, Source};
 use model::{Change, Credential, Dataset, Entity, Kind, Principal, Session, Time, Zone};
@@ -378,7 +379,7 @@ fn files_under(directory: &std::path::Path, found: &mut Vec<std::path::PathBuf>)
 fn contents(store: &store::Store) -> String {
     let mut shown = format!("{} records\n", store.log_size());
     let now = store.now();
-    for held in now.of_types(None).filter_map(|number| now.peek(number)) {
+    for held in now.of_types(None, 0).filter_map(|number| now.peek(number)) {
         shown += &format!("{:?} {:?}\n", held.deleted, held.entity);
         for series in held.series.iter() {
             let points = store.points(series, Time::MIN, Time::MAX, None);
@@ -505,6 +506,16 @@ fn river(n: u64, random: &mut impl FnMut(u64) -> u64) -> String {
     format!(r#"{{"id":"urn:x:{n}","type":"River"{members}}}"#)
 }
 
+/// Of two entities, which comes first.
+fn in_order(keys: &[ngsild::OrderKey], a: &Entity, b: &Entity) -> std::cmp::Ordering {
+    let by = keys.iter().map(|key| match (key.value(a), key.value(b)) {
+        (Some(a), Some(b)) if key.descending => b.total_order(&a),
+        (Some(a), Some(b)) => a.total_order(&b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    });
+    by.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+}
+
 #[tokio::test]
 async fn columns_answer_what_entities_would() {
     let directory = tempfile::tempdir().unwrap();
@@ -600,11 +611,11 @@ async fn columns_answer_what_entities_would() {
             let mut all = Vec::new();
             let mut lenses = crate::lenses::Lenses::new(&hub, session);
             let now = hub.store.now();
-            for held in now.of_types(None).filter_map(|number| now.peek(number)) {
+            for held in now.of_types(None, 0).filter_map(|number| now.peek(number)) {
                 all.extend(lenses.see(&held).filter(|seen| query.filter.matches(seen)));
             }
             drop(now);
-            all.sort_by(|a, b| crate::search::order(&query.order, a, b));
+            all.sort_by(|a, b| in_order(&query.order, a, b));
             let page: Vec<_> = all.iter().skip(query.offset).take(query.limit.unwrap()).collect();
             let page: Vec<_> = page.iter().map(|seen| &seen.id).collect();
             let answered: Vec<_> = answer.entities.iter().map(|seen| &seen.id).collect();

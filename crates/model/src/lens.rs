@@ -19,7 +19,7 @@ pub enum Sight {
 ///
 /// It is applied before any filter, order, count, aggregate, page or watch, so that no query is an
 /// oracle for what is withheld.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Lens {
     pub dataset: Arc<Dataset>,
     /// By [`Sensitivity`] as index.

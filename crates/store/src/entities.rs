@@ -174,15 +174,15 @@ impl Entities {
         self.by_dataset.get(&dataset).copied().unwrap_or(0)
     }
 
-    /// Entities that have the type, in the order they were created; deleted ones too.
-    pub fn of_type(&self, name: &str) -> impl Iterator<Item = u64> + use<'_> {
-        self.by_type.get(name).into_iter().flatten().copied()
+    /// Entities that have the type, from a number on, in the order they were created; deleted ones too.
+    pub fn of_type(&self, name: &str, from: u64) -> impl Iterator<Item = u64> + use<'_> {
+        self.by_type.get(name).into_iter().flat_map(move |numbers| numbers.range(from..)).copied()
     }
 
-    /// All entities, in the order they were created; deleted ones too.
-    pub fn all(&self) -> impl Iterator<Item = u64> + use<'_> {
+    /// All entities from a number on, in the order they were created; deleted ones too.
+    pub fn all(&self, from: u64) -> impl Iterator<Item = u64> + use<'_> {
         let there = |(number, slot): (usize, &Option<Slot>)| slot.as_ref().map(|_| number as u64);
-        self.slots.iter().enumerate().filter_map(there)
+        self.slots.iter().enumerate().skip(index(from)).filter_map(there)
     }
 
     /// Dataset of an entity.
@@ -488,7 +488,12 @@ mod tests {
                 };
                 let counts = [0, 1, 2].map(|dataset| entities.count_of(dataset));
                 let ahead: Vec<u64> = entities.ahead(1, u64::MAX).collect();
-                let even: Vec<u64> = entities.of_type("Even").collect();
+                let even: Vec<u64> = entities.of_type("Even", 0).collect();
+                for from in 1..8 {
+                    let later = even.iter().copied().filter(|number| *number >= from);
+                    assert!(entities.of_type("Even", from).eq(later));
+                    assert!(entities.all(from).eq(entities.all(0).filter(|n| *n >= from)));
+                }
                 ((1..7).map(of).collect::<Vec<_>>(), entities.living(), counts, ahead, even)
             };
             prop_assert_eq!(shown(&all[0]), shown(&all[1]));

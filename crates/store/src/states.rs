@@ -121,7 +121,7 @@ impl Store {
 
     fn count_entities(&self, entities: &Entities, dataset: u32) -> MultisetHash {
         let mut sum = MultisetHash::default();
-        let of_it = entities.all().filter(|number| entities.dataset_of(*number) == Some(dataset));
+        let of_it = entities.all(0).filter(|number| entities.dataset_of(*number) == Some(dataset));
         of_it.filter_map(|number| self.written_digest(entities, number)).for_each(|d| sum.add(&d));
         sum
     }

@@ -605,7 +605,7 @@ impl Store {
                     *number == subject && entities.dataset_of(*number) == Some(dataset)
                 }
             };
-            entities.all().filter(goes).filter_map(|number| entities.peek(number)).collect()
+            entities.all(0).filter(goes).filter_map(|number| entities.peek(number)).collect()
         };
         let mut writes = self.engine.writes();
         for held in &gone {

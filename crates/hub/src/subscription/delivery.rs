@@ -84,7 +84,7 @@ impl Hub {
             if ended || !subscription.is_due(now) {
                 continue;
             }
-            let matched = self.match_interval(&subscription, now);
+            let matched = self.match_interval(&subscription, now).await;
             all.documents.extend(matched.documents);
             all.records.extend(matched.records);
             all.queued.extend(matched.queued);

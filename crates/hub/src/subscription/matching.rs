@@ -380,7 +380,7 @@ impl Hub {
     }
 
     /// What a subscription with an interval tells now: all that matches, up to a page.
-    pub(super) fn match_interval(&self, subscription: &Compiled, now: Time) -> Matched {
+    pub(super) async fn match_interval(&self, subscription: &Compiled, now: Time) -> Matched {
         let mut matched = Matched::default();
         let Some(owner) = self.owner_session(subscription) else { return matched };
         let (mut entities, mut looks) = (Vec::new(), Vec::new());
@@ -388,7 +388,7 @@ impl Hub {
             let limit = self.options.limits.page;
             let query = Query { filter: filter.clone(), ..Query::default() };
             let mut search = crate::search::Search::new(self, &owner, &query, limit);
-            search.run();
+            search.run().await;
             let found = search.found;
             for (_, _, seen) in &found.page {
                 if entities.iter().all(|(known, _): &(Arc<Entity>, _)| known.id != seen.id) {

@@ -8,7 +8,8 @@ use crate::segment::{Place, numbers_of, rich_of};
 use crate::store::chunk_key;
 use crate::{Glance, Held, Series, Store, StoreError, Table as Alike};
 use model::{Name, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 /// How soon a commit that is on disk is shown, at the latest.
@@ -69,17 +70,36 @@ impl Now<'_> {
         self.0.loose()
     }
 
-    /// Entities that have one of these types (none given: all), in the order they were created.
-    /// Deleted ones are included.
-    pub fn of_types<'a>(&'a self, types: Option<&[Name]>) -> Box<dyn Iterator<Item = u64> + 'a> {
+    /// Entities that have one of these types (none given: all), from a number on, in the order they
+    /// were created. Deleted ones are included.
+    pub fn of_types<'a>(
+        &'a self,
+        types: Option<&[Name]>,
+        from: u64,
+    ) -> Box<dyn Iterator<Item = u64> + 'a> {
         match types {
-            None => Box::new(self.0.all()),
-            Some([one]) => Box::new(self.0.of_type(one.as_str())),
+            None => Box::new(self.0.all(from)),
+            Some([one]) => Box::new(self.0.of_type(one.as_str(), from)),
             Some(many) => {
-                let numbers = many.iter().flat_map(|name| self.0.of_type(name.as_str()));
-                Box::new(numbers.collect::<BTreeSet<u64>>().into_iter())
+                let each = many.iter().map(|name| self.0.of_type(name.as_str(), from).peekable());
+                Box::new(Merged(each.collect()))
             }
         }
+    }
+}
+
+/// Rising numbers of several, each once.
+struct Merged<I: Iterator<Item = u64>>(Vec<Peekable<I>>);
+
+impl<I: Iterator<Item = u64>> Iterator for Merged<I> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let least = self.0.iter_mut().filter_map(|one| one.peek().copied()).min()?;
+        for one in &mut self.0 {
+            one.next_if_eq(&least);
+        }
+        Some(least)
     }
 }
 
