@@ -475,7 +475,13 @@ fn every_limit_has_its_test() {
         "order_keys",
     ];
     // Hit where they can be waited for.
+    let turns = (
+        include_str!("../crates/hub/src/tests/turns.rs"),
+        "fn few_long_looks_go_on_at_once_and_few_of_one_principal_wait",
+    );
     let units = [
+        ("long_looks", turns.0, turns.1),
+        ("long_looks_waiting", turns.0, turns.1),
         ("unread", include_str!("hostile.rs"), "fn whoever_reads_nothing_is_sent_away"),
         ("ring", include_str!("../crates/hub/src/ring.rs"), "fn a_full_ring_takes_nothing_more"),
         (

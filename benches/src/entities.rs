@@ -9,9 +9,9 @@ use std::time::Instant;
 
 const BATCH: u64 = 1_000;
 const QUESTIONS: usize = 200;
-/// Who asks what takes long, at once, and how often each.
-const ASKING: usize = 8;
-const LONG_LOOKS: usize = 3;
+/// Who asks what takes long, at once (`long_looks_waiting`), and how often each.
+const ASKING: usize = 4;
+const LONG_LOOKS: usize = 5;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {

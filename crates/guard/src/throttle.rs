@@ -16,6 +16,9 @@ pub const KNOWN_REFILL_S: f64 = 10.0;
 /// Most buckets that are kept; the fullest go first, those that are nearly empty last.
 pub const MAX_BUCKETS: usize = 100_000;
 
+/// Tries that a bucket which is kept has less than, one after the other.
+const LEVELS: [f64; 9] = [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0];
+
 /// Come back in so many seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -63,14 +66,16 @@ impl Throttle {
         if self.buckets.len() < MAX_BUCKETS {
             return;
         }
-        let mut level = BURST;
-        // Those that are empty only when nothing else is left to forget.
-        while (self.buckets.len() > MAX_BUCKETS / 2 && level > 1.0)
-            || (self.buckets.len() >= MAX_BUCKETS && level > 0.0)
-        {
-            level -= 1.0;
+        for level in LEVELS {
             self.buckets
                 .retain(|(_, browser), bucket| tries_at(bucket, refill_s(*browser), now) < level);
+            if self.buckets.len() <= MAX_BUCKETS / 2 {
+                return;
+            }
+        }
+        // Those that are empty, only when there is nothing else to forget.
+        if self.buckets.len() >= MAX_BUCKETS {
+            self.buckets.clear();
         }
     }
 
@@ -97,6 +102,27 @@ mod tests {
         assert_eq!(throttle.buckets.len(), 2, "the one that is guessed stays");
         throttle.take("guessed", None, at).unwrap();
         assert!(throttle.take("guessed", None, at).is_err());
+    }
+
+    #[test]
+    fn the_fullest_half_goes_and_the_empty_only_when_all_are() {
+        let at = Time::from_seconds(0);
+        let kept = |groups: [(usize, f64); 2]| {
+            let mut throttle = Throttle::default();
+            for (count, tries) in groups {
+                let bucket = |n| ((format!("{tries} {n}"), None), (tries, at));
+                throttle.buckets.extend((0..count).map(bucket));
+            }
+            throttle.make_room(at);
+            groups.map(|(_, tries)| throttle.buckets.values().filter(|b| b.0 == tries).count())
+        };
+        const HALF: usize = MAX_BUCKETS / 2;
+        assert_eq!(kept([(HALF - 1, 10.0), (HALF, 8.0)]), [HALF - 1, HALF], "there is room");
+        assert_eq!(kept([(HALF, 9.0), (HALF, 8.0)]), [0, HALF]);
+        assert_eq!(kept([(HALF - 1, 9.0), (HALF + 1, 8.0)]), [0, 0]);
+        assert_eq!(kept([(MAX_BUCKETS - 1, 1.0), (1, 0.0)]), [0, 1]);
+        assert_eq!(kept([(1, 5.0), (MAX_BUCKETS - 1, 0.5)]), [0, MAX_BUCKETS - 1]);
+        assert_eq!(kept([(1, 0.5), (MAX_BUCKETS - 1, 0.0)]), [0, 0], "all are empty");
     }
 
     #[test]

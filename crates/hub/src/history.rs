@@ -2,6 +2,7 @@
 
 use crate::lenses::Lenses;
 use crate::processors::{TURN, side_by_side};
+use crate::search::{ROUNDS, changing};
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
 use guard::Verdict;
@@ -87,17 +88,19 @@ impl Hub {
         {
             self.check_open(session, number, dataset)?;
         }
-        loop {
+        for _ in 0..ROUNDS {
             let mut lenses = Lenses::new(self, session);
             let mut looked = self.look_back(session, &mut lenses, query, by_id).await?;
             // What was decided in between is decided anew.
             if lenses.hold() {
+                self.still(session)?;
                 let Looked { levels, found, .. } = &looked;
                 let record = self.record_page(session, &mut lenses, levels, found).await?;
                 looked.answer.record = record;
                 return Ok(looked.answer);
             }
         }
+        Err(changing())
     }
 
     async fn look_back(
@@ -111,7 +114,7 @@ impl Hub {
         let mut page: Vec<Arc<Held>> = Vec::new();
         let (mut matched, mut more, mut refused) = (0usize, false, None);
         let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
-        self.candidates(&query.filter, &mut |held| {
+        self.candidates(&query.filter, session.principal.number, &mut |held| {
             let Some(verdict) = lenses.of(held.dataset) else {
                 refused.get_or_insert(held.dataset);
                 return true;
@@ -147,7 +150,7 @@ impl Hub {
             }
             query.count || !more
         })
-        .await;
+        .await?;
         if by_id && page.is_empty() {
             return Err(self.no_history(session, &query.filter, refused).await);
         }
@@ -164,14 +167,18 @@ impl Hub {
         let shown: Vec<(&Held, Arc<Verdict>)> =
             page.iter().filter_map(|held| Some((&**held, lenses.of(held.dataset)?))).collect();
         let mut summed = match query.aggregation {
-            Some(_) => self.summed(&shown, query, &taken).await?.into_iter(),
+            Some(_) => self.summed(session, &shown, query, &taken).await?.into_iter(),
             None => Vec::new().into_iter(),
         };
         for (held, verdict) in &shown {
-            let attributes = match summed.next() {
+            let mut attributes = match summed.next() {
                 Some(attributes) => attributes,
                 None => self.histories_of(held, &verdict.lens, query, &taken)?,
             };
+            // It may have been erased since it was found, or a history of it taken away.
+            let Some(now) = self.store.peek(held.number) else { continue };
+            let there = |name: &Name| now.series.iter().any(|series| series.name == *name);
+            attributes.retain(|(name, _)| there(name));
             found.push((held.number, held.dataset, Seen::kept(held, verdict)));
             if by_id || !attributes.is_empty() {
                 answer.entities.push((frame(&held.entity), attributes));
@@ -191,15 +198,16 @@ impl Hub {
     /// The sums of each; of many, by all processors side by side, and others come in between.
     async fn summed(
         &self,
+        session: &Session,
         shown: &[(&Held, Arc<Verdict>)],
         query: &HistoryQuery,
         taken: &Taken,
     ) -> Result<Vec<Histories>, HubError> {
-        let mut turns = self.long_looks.turns();
+        let mut turns = self.long_looks.turns(session.principal.number);
         let mut summed = Vec::with_capacity(shown.len());
         for shown in shown.chunks(TURN) {
             if !summed.is_empty() {
-                turns.next().await;
+                turns.next().await?;
             }
             let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
                 let each = shown[share].iter();

@@ -116,7 +116,7 @@ impl Hub {
         let started = (options.now)();
         let hub = Arc::new(Hub {
             subscriptions: crate::subscription::Subscriptions::load(&store)?,
-            long_looks: crate::processors::LongLooks::default(),
+            long_looks: crate::processors::LongLooks::new(&options.limits),
             store,
             state,
             options,

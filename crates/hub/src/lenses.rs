@@ -20,6 +20,11 @@ impl<'a> Lenses<'a> {
         Lenses { hub, session, snapshot: hub.state.snapshot(), decided: HashMap::new() }
     }
 
+    /// Whose they are.
+    pub fn principal(&self) -> u64 {
+        self.session.principal.number
+    }
+
     /// The same, decided as things are now.
     pub fn anew(&self) -> Lenses<'a> {
         Lenses::new(self.hub, self.session)
@@ -31,7 +36,7 @@ impl<'a> Lenses<'a> {
         let mut anew = self.anew();
         let same =
             |of: u32, old: &Option<Arc<Verdict>>, anew: &mut Lenses<'_>| match (old, anew.of(of)) {
-                (Some(old), Some(new)) => old.lens == new.lens,
+                (Some(old), Some(new)) => old.lens.is_like(&new.lens),
                 (old, new) => old.is_none() && new.is_none(),
             };
         Arc::ptr_eq(&self.snapshot, &anew.snapshot)

@@ -80,6 +80,10 @@ limits! {
         password_queue = 256, "sign-ins", "429";
         /// Those of one block of addresses.
         password_queue_block = 8, "sign-ins", "429";
+        /// Questions about thousands of entities one by one that go on at once.
+        long_looks = 2, "at once", "waits";
+        /// Those of one principal that go on or wait.
+        long_looks_waiting = 4, "a principal", "429";
         /// Live watches.
         watches = 2_000, "streams", "429";
         /// Groups of changes a slow stream may be behind before it misses some.

@@ -45,7 +45,9 @@ impl Principals {
 
     /// Takes in a principal as it is now; none: there is none of that number any more.
     pub fn put(&mut self, number: u64, principal: Option<Principal>) {
-        if let Some(old) = self.by_number.remove(&number) {
+        if let Some(old) = self.by_number.remove(&number)
+            && self.by_login.get(&old.login) == Some(&number)
+        {
             self.by_login.remove(&old.login);
         }
         if let Some(principal) = principal {

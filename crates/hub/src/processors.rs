@@ -1,43 +1,109 @@
 //! Long looks are shared among the processors, and with everybody else.
 
+use crate::{HubError, Limits};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::OnceLock;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Entities looked at in one turn: a millisecond or so.
 pub const TURN: usize = if cfg!(test) { 3 } else { 512 };
-/// Looks of more than a turn that are under way at once.
-const LONG_LOOKS: usize = 2;
+/// Entities of a look that is not long yet.
+pub const LONG: usize = if cfg!(test) { 6 } else { 8_192 };
 
-/// Who looks at many does so in turns, between which commits come, and what others ask for. Only few do
-/// so at once; the others wait, so that nobody takes more than a part of the hub by asking often.
-pub struct LongLooks(Semaphore);
-
-impl Default for LongLooks {
-    fn default() -> LongLooks {
-        LongLooks(Semaphore::new(LONG_LOOKS))
-    }
+/// Who looks at many does so in turns, between which commits come, and what others ask for. Of those that
+/// take long only few go on at once; the others wait, and of each principal only few wait, so that
+/// nobody takes more than a part of the hub by asking often.
+pub struct LongLooks {
+    at_once: Semaphore,
+    /// Of one principal, under way or waiting.
+    most: usize,
+    principals: Mutex<HashMap<u64, usize>>,
 }
 
 impl LongLooks {
-    pub fn turns(&self) -> Turns<'_> {
-        Turns { looks: self, permit: None }
+    pub fn new(limits: &Limits) -> LongLooks {
+        LongLooks {
+            at_once: Semaphore::new(limits.long_looks),
+            most: limits.long_looks_waiting,
+            principals: Mutex::default(),
+        }
     }
+
+    /// Waits for a place among them.
+    ///
+    /// # Errors
+    /// When too many of the principal's do already.
+    pub async fn begin(&self, principal: u64) -> Result<LongLook<'_>, HubError> {
+        let waiting = self.wait(principal)?;
+        let place = self.at_once.acquire().await.map_err(|_| HubError::Stopping)?;
+        Ok(LongLook { _waiting: waiting, _place: place })
+    }
+
+    fn wait(&self, principal: u64) -> Result<Waiting<'_>, HubError> {
+        let mut principals = self.principals.lock();
+        let own = principals.entry(principal).or_default();
+        if *own >= self.most {
+            return Err(HubError::Limit {
+                name: "long_looks_waiting",
+                limit: self.most as u64,
+                remedy: "wait for what you have asked; or ask for less: a type, a place, numbers"
+                    .into(),
+            });
+        }
+        *own += 1;
+        Ok(Waiting { looks: self, principal })
+    }
+
+    pub fn turns(&self, principal: u64) -> Turns<'_> {
+        Turns { looks: self, principal, looked: 0, place: None }
+    }
+}
+
+struct Waiting<'a> {
+    looks: &'a LongLooks,
+    principal: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut principals = self.looks.principals.lock();
+        if let Some(own) = principals.get_mut(&self.principal) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                principals.remove(&self.principal);
+            }
+        }
+    }
+}
+
+/// A place among the long looks, until it is dropped.
+pub struct LongLook<'a> {
+    _waiting: Waiting<'a>,
+    _place: SemaphorePermit<'a>,
 }
 
 /// The turns of one look.
 pub struct Turns<'a> {
     looks: &'a LongLooks,
-    permit: Option<SemaphorePermit<'a>>,
+    principal: u64,
+    looked: usize,
+    place: Option<LongLook<'a>>,
 }
 
 impl Turns<'_> {
-    /// Lets others come before the next turn.
-    pub async fn next(&mut self) {
-        if self.permit.is_none() {
-            self.permit = self.looks.0.acquire().await.ok();
+    /// Lets others come before the next turn; waits for a place when it begins to be long.
+    ///
+    /// # Errors
+    /// As [`LongLooks::begin`].
+    pub async fn next(&mut self) -> Result<(), HubError> {
+        self.looked += TURN;
+        if self.looked >= LONG && self.place.is_none() {
+            self.place = Some(self.looks.begin(self.principal).await?);
         }
         tokio::task::yield_now().await;
+        Ok(())
     }
 }
 

@@ -94,9 +94,12 @@ impl Hub {
         }
         self.check_types_open(session, &query.filter).await?;
         let mut search = Search::new(self, session, query, limit);
-        search.run().await;
-        let Search { mut lenses, found: Found { page, matched, more, levels, refused }, .. } =
-            search;
+        search.run().await?;
+        let Search { mut lenses, found, waited, .. } = search;
+        let Found { page, matched, more, levels, refused } = found;
+        if waited {
+            self.still(session)?;
+        }
         if matched == 0 {
             self.refuse_if_all(session, &query.filter, refused).await?;
         }
@@ -111,17 +114,22 @@ impl Hub {
 
     /// Calls `each` with entities that may match, in a stable order, as long as it says so. Others come
     /// in between.
+    ///
+    /// # Errors
+    /// When the principal has too many long looks under way.
     pub(crate) async fn candidates(
         &self,
         filter: &Filter,
+        principal: u64,
         each: &mut (dyn FnMut(&Arc<Held>) -> bool + Send),
-    ) {
-        let mut turns = self.long_looks.turns();
+    ) -> Result<(), HubError> {
+        let mut turns = self.long_looks.turns(principal);
         let mut from = 0;
         while let Some(next) = self.turn(filter, from, each) {
             from = next;
-            turns.next().await;
+            turns.next().await?;
         }
+        Ok(())
     }
 
     /// One turn of it; gives where the next begins, if there is one.

@@ -4,9 +4,9 @@
 //! whatever columns cannot answer is answered by the entity, seen through the lens.
 
 use crate::lenses::Lenses;
-use crate::processors::{TURN, side_by_side};
+use crate::processors::{LONG, TURN, side_by_side};
 use crate::seen::level_of;
-use crate::{Hub, Seen};
+use crate::{Hub, HubError, Seen};
 use guard::Verdict;
 use model::{Entity, Name, Sensitivity, Session, Sight, Value};
 use ngsild::{Columns, Filter, Look, OrderKey, Sieve};
@@ -18,6 +18,8 @@ use store::{Held, Now, Table};
 
 /// Entities looked at one by one before all are asked by their columns.
 const WALKED: usize = if cfg!(test) { 8 } else { 512 };
+/// How often a look is begun again because what may be seen changed meanwhile.
+pub const ROUNDS: usize = 3;
 /// Rows of a table that are worth starting a thread for.
 const WORTH_A_THREAD: usize = if cfg!(test) { 40 } else { 40_000 };
 
@@ -88,6 +90,10 @@ pub struct Search<'a> {
     hub: &'a Hub,
     query: &'a Query,
     limit: usize,
+    /// It has a place among the long looks, or needs none.
+    pub long: bool,
+    /// It had to wait for one.
+    pub waited: bool,
 }
 
 /// An entity that matches: the values it is ordered by, and its surrogate.
@@ -133,21 +139,26 @@ fn look(table: &Table, verdict: &Verdict, name: &Name) -> Look {
 
 impl<'a> Search<'a> {
     pub fn new(hub: &'a Hub, session: &'a Session, query: &'a Query, limit: usize) -> Search<'a> {
-        Search { lenses: Lenses::new(hub, session), found: Found::default(), hub, query, limit }
+        let (lenses, found) = (Lenses::new(hub, session), Found::default());
+        Search { lenses, found, hub, query, limit, long: false, waited: false }
     }
 
     /// Finds the page. What was decided in between is decided anew.
-    pub async fn run(&mut self) {
-        loop {
+    ///
+    /// # Errors
+    /// When its principal has too many long looks under way, or what may be seen does not stay the same.
+    pub async fn run(&mut self) -> Result<(), HubError> {
+        for _ in 0..ROUNDS {
             if !self.walk() {
-                self.scan().await;
+                self.scan().await?;
             }
             if self.lenses.hold() {
-                return;
+                return Ok(());
             }
             self.lenses = self.lenses.anew();
             self.found = Found::default();
         }
+        Err(changing())
     }
 
     /// Looks at entities in their order until the page is full; gives up when that takes too long.
@@ -191,15 +202,33 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Asks the tables, and every entity that they cannot tell of.
-    async fn scan(&mut self) {
+    async fn scan(&mut self) -> Result<(), HubError> {
+        if self.look().await {
+            return Ok(());
+        }
+        // Who waits for a place holds nothing meanwhile, and looks afresh.
+        let _place = self.hub.long_looks.begin(self.lenses.principal()).await?;
+        self.found = Found::default();
+        (self.long, self.waited) = (true, true);
+        self.look().await;
+        self.long = false;
+        Ok(())
+    }
+
+    /// Asks the tables, and every entity that they cannot tell of; gives up when that is long and has no
+    /// place.
+    async fn look(&mut self) -> bool {
         let hub = self.hub;
         let (mut matches, unsure) = self.ask_tables(&hub.store.now());
+        if !self.long && unsure.len() > LONG {
+            return false;
+        }
         // Of an entity whose key is no number, all have to be put in order by what they are.
         let mut plain = self.query.order.len() <= 1;
-        let mut turns = hub.long_looks.turns();
-        for numbers in unsure.chunks(TURN) {
-            turns.next().await;
+        for (turn, numbers) in unsure.chunks(TURN).enumerate() {
+            if turn > 0 {
+                tokio::task::yield_now().await;
+            }
             let now = hub.store.now();
             for number in numbers {
                 let Some((seen, of)) = self.look_at(now.peek(*number)) else { continue };
@@ -213,12 +242,16 @@ impl<'a> Search<'a> {
         self.found.matched = matches.len();
         if plain {
             let page = self.first_of(matches);
-            return self.show(&hub.store.now(), page);
+            self.show(&hub.store.now(), page);
+            return true;
+        }
+        if !self.long && matches.len() > LONG {
+            return false;
         }
         let end = self.query.offset.saturating_add(self.limit);
         let mut first: Vec<Ordered> = Vec::new();
         for some in matches.chunks(TURN) {
-            turns.next().await;
+            tokio::task::yield_now().await;
             let now = hub.store.now();
             for one in some {
                 let Some(held) = now.peek(one.number) else { continue };
@@ -232,6 +265,7 @@ impl<'a> Search<'a> {
         }
         let page = self.in_order(first);
         self.show(&hub.store.now(), page);
+        true
     }
 
     /// What matches as tables tell, and the numbers of those that they cannot tell of.
@@ -247,7 +281,9 @@ impl<'a> Search<'a> {
             let shares =
                 side_by_side(numbers.len(), WORTH_A_THREAD, |rows| plan.ask(numbers, rows));
             for (mut certain, mut others) in shares {
-                self.tell(table.dataset, plan.level, certain.len());
+                if !certain.is_empty() {
+                    self.tell(table.dataset, plan.level, certain.len());
+                }
                 matches.append(&mut certain);
                 unsure.append(&mut others);
             }
@@ -303,10 +339,8 @@ impl<'a> Search<'a> {
 
     /// Notes that a dataset told of so many entities.
     fn tell(&mut self, dataset: u32, level: Sensitivity, entities: usize) {
-        if entities > 0 {
-            let told = self.found.levels.entry(dataset).or_insert((Sensitivity::Open, 0));
-            *told = (told.0.max(level), told.1 + entities.cast_signed() as i64);
-        }
+        let told = self.found.levels.entry(dataset).or_insert((Sensitivity::Open, 0));
+        *told = (told.0.max(level), told.1 + entities.cast_signed() as i64);
     }
 
     /// The page of matches that are ordered by numbers, or not at all.
@@ -340,8 +374,8 @@ impl<'a> Search<'a> {
         page.map(|(_, number)| number).collect()
     }
 
-    /// Decodes the page, and keeps what is seen of it beside the entities. What matches no more, for
-    /// it was changed since it was found, is left out.
+    /// Decodes the page, and keeps what is seen of it beside the entities. What was changed since it was
+    /// found is left out when it matches no more, and told of as it is now.
     fn show(&mut self, now: &Now<'_>, numbers: Vec<u64>) {
         for number in numbers {
             let Some(held) = now.by_number(number).filter(|held| held.deleted.is_none()) else {
@@ -350,10 +384,17 @@ impl<'a> Search<'a> {
             let Some(verdict) = self.lenses.of(held.dataset) else { continue };
             let seen = Seen::kept(&held, &verdict);
             if self.query.filter.matches(&seen) {
+                self.tell(held.dataset, seen.level, 0);
                 self.found.page.push((number, held.dataset, seen));
             }
         }
     }
+}
+
+/// What may be seen changed again and again while it was looked for.
+pub fn changing() -> HubError {
+    let what = "what you may see was changed while it was looked for; ask again";
+    HubError::Conflict(what.into())
 }
 
 /// A type of entities as a session sees it.
@@ -383,13 +424,16 @@ impl TypeSeen {
 
 impl Hub {
     /// Types of entities the session sees, with how many there are and their attributes.
-    pub async fn types(&self, session: &Session) -> BTreeMap<Name, TypeSeen> {
-        loop {
+    ///
+    /// # Errors
+    /// When its principal has too many long looks under way, or what may be seen does not stay the same.
+    pub async fn types(&self, session: &Session) -> Result<BTreeMap<Name, TypeSeen>, HubError> {
+        for _ in 0..ROUNDS {
             let mut lenses = Lenses::new(self, session);
             let (mut types, loose) = self.types_of_tables(&mut lenses);
-            let mut turns = self.long_looks.turns();
+            let mut turns = self.long_looks.turns(session.principal.number);
             for numbers in loose.chunks(TURN) {
-                turns.next().await;
+                turns.next().await?;
                 for held in numbers.iter().filter_map(|number| self.store.peek(*number)) {
                     let Some(seen) = lenses.see(&held) else { continue };
                     for of_type in &seen.types {
@@ -403,9 +447,10 @@ impl Hub {
                 }
             }
             if lenses.hold() {
-                return types;
+                return Ok(types);
             }
         }
+        Err(changing())
     }
 
     /// The types of what is in tables, and the numbers of what is in none.

@@ -214,7 +214,12 @@ impl State {
             let body = store.document(*kind, name);
             let body = body.as_deref();
             match *kind {
-                kinds::PRINCIPAL => principals.push((name, body.map(from_json).transpose()?)),
+                kinds::PRINCIPAL => {
+                    let number = name.parse().map_err(|_| {
+                        store::StoreError::Damaged(format!("there is no principal number `{name}`"))
+                    })?;
+                    principals.push((number, body.map(from_json).transpose()?));
+                }
                 kinds::CREDENTIAL => credentials.push((name, body.map(from_json).transpose()?)),
                 kinds::PURPOSE => purposes.push((name, body.map(from_json).transpose()?)),
                 _ => {}
@@ -222,8 +227,8 @@ impl State {
         }
         {
             let mut held = self.principals.write();
-            for (name, principal) in principals {
-                held.put(name.parse().unwrap_or_default(), principal);
+            for (number, principal) in principals {
+                held.put(number, principal);
             }
             for (digest, credential) in credentials {
                 held.put_credential(digest, credential);

@@ -19,7 +19,7 @@ pub enum Sight {
 ///
 /// It is applied before any filter, order, count, aggregate, page or watch, so that no query is an
 /// oracle for what is withheld.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Lens {
     pub dataset: Arc<Dataset>,
     /// By [`Sensitivity`] as index.
@@ -46,6 +46,15 @@ impl Lens {
     /// Whether nothing at all is shown.
     pub fn is_blind(&self) -> bool {
         self.dataset.each_sensitivity().all(|s| self.sight_of(s) == Sight::Hidden)
+    }
+
+    /// Whether everything is shown alike through both.
+    pub fn is_like(&self, other: &Lens) -> bool {
+        let treated = |of: &Dataset| {
+            (of.attributes == self.dataset.attributes, of.undeclared, of.about_people)
+        };
+        (self.sights, self.aggregate_only) == (other.sights, other.aggregate_only)
+            && treated(&self.dataset) == treated(&other.dataset)
     }
 
     /// How attributes of this sensitivity are seen.

@@ -44,11 +44,15 @@ impl Hub {
     /// subscription, many subscriptions at once.
     pub async fn deliver(self: Arc<Hub>, courier: Arc<Courier>) {
         let mut busy: HashMap<String, tokio::task::JoinHandle<()>> = HashMap::new();
+        let mut telling: Option<tokio::task::JoinHandle<()>> = None;
         while !self.stopping.load(Ordering::Acquire) {
             let woken = self.subscriptions.wake.notified();
             drop(tokio::time::timeout(Duration::from_millis(500), woken).await);
             busy.retain(|_, task| !task.is_finished());
-            self.tell_intervals().await;
+            if telling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                let hub = self.clone();
+                telling = Some(tokio::spawn(async move { hub.tell_intervals().await }));
+            }
             let queued: Vec<String> = {
                 let queues = self.subscriptions.waiting.lock();
                 queues
@@ -70,36 +74,39 @@ impl Hub {
         }
     }
 
-    /// Commits what subscriptions with an interval have to tell by now.
-    async fn tell_intervals(&self) {
+    /// Commits what subscriptions with an interval have to tell by now, one after the other.
+    async fn tell_intervals(self: &Arc<Hub>) {
         let timed: Vec<Arc<Compiled>> = {
             let all = self.subscriptions.all.read();
             let timed = all.by_id.values().filter(|one| one.interval_s.is_some() && one.active);
             timed.cloned().collect()
         };
-        let now = self.now();
-        let mut all = Matched::default();
+        let mut told = tokio::task::JoinSet::new();
         for subscription in timed {
+            let now = self.now();
             let ended = subscription.expires.is_some_and(|expires| expires <= now);
             if ended || !subscription.is_due(now) {
                 continue;
             }
-            let matched = self.match_interval(&subscription, now).await;
-            all.documents.extend(matched.documents);
-            all.records.extend(matched.records);
-            all.queued.extend(matched.queued);
+            let Matched { documents, records, queued } =
+                self.match_interval(&subscription, now).await;
+            if documents.is_empty() {
+                continue;
+            }
+            // On its way at once, and in one commit with those that come next.
+            let hub = self.clone();
+            told.spawn(async move {
+                let job = hub.submit(|reply| {
+                    Job::Write(WriteJob { documents, records, ..WriteJob::new(1, reply) })
+                });
+                match job.await {
+                    Ok(Ok(_)) => hub.enqueue(queued),
+                    Ok(Err(error)) => tracing::warn!(%error, "notifications at intervals wait"),
+                    Err(error) => tracing::warn!(%error, "notifications at intervals wait"),
+                }
+            });
         }
-        if all.documents.is_empty() {
-            return;
-        }
-        let (documents, records) = (all.documents, all.records);
-        let job = self
-            .submit(|reply| Job::Write(WriteJob { documents, records, ..WriteJob::new(1, reply) }));
-        match job.await {
-            Ok(Ok(_)) => self.enqueue(all.queued),
-            Ok(Err(error)) => tracing::warn!(%error, "notifications at intervals wait"),
-            Err(error) => tracing::warn!(%error, "notifications at intervals wait"),
-        }
+        while told.join_next().await.is_some() {}
     }
 
     async fn deliver_to(&self, id: &str, courier: &Courier) {

@@ -11,7 +11,7 @@ use model::{
     Action, Attribute, Content, Entity, Instance, Name, Record, Sensitivity, Session, Sight, Time,
     Value, Verb,
 };
-use ngsild::{Linked, Notes, Options};
+use ngsild::{Filter, Linked, Notes, Options};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -379,16 +379,23 @@ impl Hub {
         matched.queued.push((id.clone(), name));
     }
 
-    /// What a subscription with an interval tells now: all that matches, up to a page.
+    /// What a subscription with an interval tells now: all that matches, up to a page. Nothing while
+    /// its owner may not have it, or what he may see is being changed.
     pub(super) async fn match_interval(&self, subscription: &Compiled, now: Time) -> Matched {
         let mut matched = Matched::default();
         let Some(owner) = self.owner_session(subscription) else { return matched };
         let (mut entities, mut looks) = (Vec::new(), Vec::new());
-        for filter in &subscription.filters {
-            let limit = self.options.limits.page;
-            let query = Query { filter: filter.clone(), ..Query::default() };
-            let mut search = crate::search::Search::new(self, &owner, &query, limit);
-            search.run().await;
+        let limit = self.options.limits.page;
+        let query = |filter: &Filter| Query { filter: filter.clone(), ..Query::default() };
+        let queries: Vec<Query> = subscription.filters.iter().map(query).collect();
+        let mut lenses = Vec::new();
+        for query in &queries {
+            let mut search = crate::search::Search::new(self, &owner, query, limit);
+            // These come one after the other anyhow.
+            search.long = true;
+            if search.run().await.is_err() {
+                return matched;
+            }
             let found = search.found;
             for (_, _, seen) in &found.page {
                 if entities.iter().all(|(known, _): &(Arc<Entity>, _)| known.id != seen.id) {
@@ -396,10 +403,20 @@ impl Hub {
                 }
             }
             looks.extend(found.levels.into_iter().map(|(of, (level, count))| (of, level, count)));
+            lenses.push(search.lenses);
         }
-        if !entities.is_empty() {
+        // Others came between the searches.
+        let holds = lenses.iter().all(Lenses::hold) && self.is_as_it_was(subscription);
+        if holds && !entities.is_empty() {
             self.notify(subscription, &owner, &entities, &looks, now, &mut matched);
         }
         matched
+    }
+
+    /// Whether it was neither ended nor changed.
+    fn is_as_it_was(&self, subscription: &Compiled) -> bool {
+        let all = self.subscriptions.all.read();
+        let now = all.by_id.get(&subscription.kept.id);
+        now.is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), subscription))
     }
 }

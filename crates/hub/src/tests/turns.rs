@@ -2,11 +2,12 @@
 
 use super::{dataset, session, start};
 use crate::history::HistoryQuery;
-use crate::processors::Turns;
-use crate::{Act, Hub, Query};
-use model::{Change, Sensitivity};
+use crate::processors::LongLook;
+use crate::{Act, Hub, HubError, Query};
+use model::{Change, Sensitivity, Session};
 use ngsild::{Context, Filter, Form, parse_entity, parse_json};
 use std::sync::Arc;
+use std::task::Poll;
 
 fn rivers(name: Sensitivity) -> model::Dataset {
     let mut rivers = dataset("rivers", "River", false);
@@ -36,13 +37,13 @@ async fn twenty(directory: &tempfile::TempDir) -> Arc<Hub> {
     hub
 }
 
-/// All the long looks that there may be at once: who comes after waits at his first turn.
-async fn all_turns(hub: &Hub) -> Vec<Turns<'_>> {
-    let mut all = [hub.long_looks.turns(), hub.long_looks.turns()];
-    for turns in &mut all {
-        turns.next().await;
+/// All the long looks that there may be at once, of others: who comes after waits.
+async fn all_places(hub: &Hub) -> Vec<LongLook<'_>> {
+    let mut all = Vec::new();
+    for principal in 0..hub.options.limits.long_looks as u64 {
+        all.push(hub.long_looks.begin(1_000 + principal).await.unwrap());
     }
-    all.into()
+    all
 }
 
 /// Those above 14, which columns tell, and those of the name, which they do not.
@@ -51,19 +52,30 @@ fn filter() -> Filter {
     Filter { q: Some(q), ..Filter::default() }
 }
 
-async fn asked(hub: Arc<Hub>, order: &str) -> Vec<String> {
+fn question(order: &str) -> Query {
     let order = std::iter::once(order).filter(|key| !key.is_empty());
     let order = order.map(|key| ngsild::OrderKey::parse(key, &Context::core()).unwrap()).collect();
-    let query = Query { filter: filter(), order, count: true, ..Query::default() };
-    let answer = hub.read(&session(&hub, ""), &query).await.unwrap();
-    let ids = answer.entities.iter().map(|seen| seen.id.trim_start_matches("urn:x:").to_owned());
-    ids.collect()
+    Query { filter: filter(), order, count: true, ..Query::default() }
+}
+
+async fn ask(hub: &Hub, session: &Session, order: &str) -> Result<Vec<String>, HubError> {
+    let answer = hub.read(session, &question(order)).await?;
+    let number = |id: &str| id.trim_start_matches("urn:x:").to_owned();
+    Ok(answer.entities.iter().map(|seen| number(&seen.id)).collect())
+}
+
+async fn asked(hub: Arc<Hub>, order: &'static str) -> Vec<String> {
+    ask(&hub, &session(&hub, ""), order).await.unwrap()
+}
+
+async fn done(hub: &Hub, name: &str, body: serde_json::Value) {
+    let body = parse_json(body.to_string().as_bytes()).unwrap();
+    hub.act(&hub.own_session(), Act { name: name.into(), body }).await.unwrap();
 }
 
 async fn close_the_name(hub: &Hub) {
-    let body = serde_json::json!({"dataset": rivers(Sensitivity::Confidential)}).to_string();
-    let act = Act { name: "dataset.put".into(), body: parse_json(body.as_bytes()).unwrap() };
-    hub.act(&hub.own_session(), act).await.unwrap();
+    done(hub, "dataset.put", serde_json::json!({"dataset": rivers(Sensitivity::Confidential)}))
+        .await;
 }
 
 #[tokio::test]
@@ -75,7 +87,7 @@ async fn a_long_look_answers_by_what_is_true_at_its_end() {
     found.sort_by_key(|id| id.parse::<u32>().unwrap());
     assert_eq!(found, before);
     for order in ["", "!level", "name"] {
-        let turns = all_turns(&hub).await;
+        let places = all_places(&hub).await;
         let looking = tokio::spawn(asked(hub.clone(), order));
         // It has asked the columns, and waits.
         tokio::task::yield_now().await;
@@ -84,7 +96,7 @@ async fn a_long_look_answers_by_what_is_true_at_its_end() {
         hub.write(&own, changed).await.unwrap();
         hub.write(&own, vec![Change::Delete { id: "urn:x:18".into() }]).await.unwrap();
         assert!(!looking.is_finished());
-        drop(turns);
+        drop(places);
         let mut found = looking.await.unwrap();
         found.sort_by_key(|id| id.parse::<u32>().unwrap());
         let now = ["1", "2", "3", "5", "7", "9", "11", "13", "15", "17", "19"];
@@ -100,7 +112,7 @@ async fn a_long_look_answers_by_what_is_true_at_its_end() {
 async fn a_long_look_tells_nothing_of_what_was_closed_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
     let hub = twenty(&directory).await;
-    let turns = all_turns(&hub).await;
+    let places = all_places(&hub).await;
     let looking = tokio::spawn(asked(hub.clone(), ""));
     let history = tokio::spawn({
         let hub = hub.clone();
@@ -113,12 +125,107 @@ async fn a_long_look_tells_nothing_of_what_was_closed_meanwhile() {
     close_the_name(&hub).await;
     hub.write(&hub.own_session(), vec![river(4, 4, "wanted")]).await.unwrap();
     assert!(!looking.is_finished() && !history.is_finished());
-    drop(turns);
+    drop(places);
     assert_eq!(looking.await.unwrap(), ["15", "16", "17", "18", "19"]);
     let history = history.await.unwrap();
     let ids: Vec<_> = history.entities.iter().map(|(frame, _)| frame.id.as_str()).collect();
     assert_eq!(ids, ["urn:x:15", "urn:x:16", "urn:x:17", "urn:x:18", "urn:x:19"]);
     let names = history.entities.iter().flat_map(|(_, histories)| histories);
     assert!(names.map(|(name, _)| name.as_str()).all(|name| name == "level"));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn what_became_personal_while_it_was_looked_for_is_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    hub.bootstrap_datasets(vec![rivers(Sensitivity::Personal)]).await.unwrap();
+    let own = hub.own_session();
+    // Of those with a name, which only they themselves tell, none matches. They take two turns.
+    let unnamed = |number: u32| {
+        let Change::Upsert(mut entity) = river(number, number, "") else { unreachable!() };
+        entity.attributes.retain(|attribute| attribute.name.as_str() == "level");
+        Change::Upsert(entity)
+    };
+    let of = |number| if number < 6 { river(number, number, "other") } else { unnamed(number) };
+    hub.write(&own, (0..20).map(of).collect()).await.unwrap();
+    let open = hub.read(&own, &question("")).await.unwrap();
+    assert_eq!((open.entities.len(), open.record), (5, None), "nothing personal is there yet");
+    let question = question("");
+    let mut looking = std::pin::pin!(hub.read(&own, &question));
+    std::future::poll_fn(|context| {
+        assert!(looking.as_mut().poll(context).is_pending(), "it lets others come");
+        Poll::Ready(())
+    })
+    .await;
+    hub.write(&own, vec![river(16, 16, "kept to few")]).await.unwrap();
+    let answer = looking.await.unwrap();
+    assert!(answer.entities.iter().any(|seen| seen.attribute("name").is_some()));
+    assert!(answer.record.is_some(), "it was seen, and no record says so");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_history_that_was_erased_while_others_were_looked_for_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    let mut people = rivers(Sensitivity::Open);
+    people.about_people = true;
+    people.publication = model::Publication::Withheld;
+    hub.bootstrap_datasets(vec![people]).await.unwrap();
+    let own = hub.own_session();
+    let all = (0..20).map(|number| river(number, number, "wanted"));
+    hub.write(&own, all.collect()).await.unwrap();
+    let places = all_places(&hub).await;
+    let looking = tokio::spawn({
+        let hub = hub.clone();
+        async move {
+            let methods = vec![ngsild::Aggregate::Average];
+            let aggregation = Some(ngsild::Aggregation { methods, period: None });
+            let query = HistoryQuery { filter: filter(), aggregation, ..HistoryQuery::default() };
+            hub.read_history(&hub.own_session(), &query, false).await.unwrap()
+        }
+    });
+    tokio::task::yield_now().await;
+    assert!(!looking.is_finished(), "the first are found, and it waits");
+    let erased = serde_json::json!({"dataset": "rivers", "entity": "urn:x:1"});
+    done(&hub, "subject.erase", erased).await;
+    drop(places);
+    let history = looking.await.unwrap();
+    let ids: Vec<_> = history.entities.iter().map(|(frame, _)| frame.id.as_str()).collect();
+    assert!(ids.contains(&"urn:x:0") && !ids.contains(&"urn:x:1"), "{ids:?}");
+    hub.stop().await;
+}
+
+/// `long_looks` and `long_looks_waiting`.
+#[tokio::test]
+async fn few_long_looks_go_on_at_once_and_few_of_one_principal_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = twenty(&directory).await;
+    let public = session(&hub, "");
+    let places = all_places(&hub).await;
+    let most = hub.options.limits.long_looks_waiting;
+    let waiting: Vec<_> = (0..most).map(|_| tokio::spawn(asked(hub.clone(), ""))).collect();
+    tokio::task::yield_now().await;
+    let refused = ask(&hub, &public, "").await;
+    assert!(
+        matches!(&refused, Err(HubError::Limit { name: "long_looks_waiting", .. })),
+        "{refused:?}"
+    );
+    // What is short waits for nobody, and nor does a look that goes away.
+    let types = ngsild::TypeSelection(vec![vec![model::Name::new("Lake")]]);
+    let short = Query { filter: Filter { types: Some(types), ..filter() }, ..Query::default() };
+    assert!(hub.read(&public, &short).await.unwrap().entities.is_empty());
+    let mut waiting = waiting.into_iter();
+    waiting.next().unwrap().abort();
+    tokio::task::yield_now().await;
+    let again = tokio::spawn(asked(hub.clone(), ""));
+    tokio::task::yield_now().await;
+    assert!(!again.is_finished());
+    drop(places);
+    for looking in waiting.chain([again]) {
+        assert_eq!(looking.await.unwrap().len(), 12);
+    }
+    assert_eq!(ask(&hub, &public, "").await.unwrap().len(), 12);
     hub.stop().await;
 }

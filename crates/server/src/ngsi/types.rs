@@ -35,7 +35,7 @@ pub async fn types(call: Call) -> Handled {
     call.params.only(&["details", "local"])?;
     let (context, _) = call.context(None)?;
     let reply = Reply::of(&call, context.clone())?;
-    let types = call.app.hub.types(&call.session).await;
+    let types = call.app.hub.types(&call.session).await?;
     let body = if call.params.flag("details")? {
         let one = |(name, seen): (&Name, &TypeSeen)| {
             let attributes = seen.attributes.iter().map(|(name, _)| name);
@@ -57,7 +57,7 @@ pub async fn one_type(call: Call) -> Handled {
     let (context, _) = call.context(None)?;
     let reply = Reply::of(&call, context.clone())?;
     let wanted = call.name("type", &context);
-    let types = call.app.hub.types(&call.session).await;
+    let types = call.app.hub.types(&call.session).await?;
     let seen = types.get(&wanted).ok_or_else(|| {
         Problem::not_found(format!("there are no entities of the type `{wanted}`"))
     })?;
@@ -83,9 +83,9 @@ struct Occurrence {
     kinds: BTreeSet<&'static str>,
 }
 
-async fn by_attribute(call: &Call) -> BTreeMap<Name, Occurrence> {
+async fn by_attribute(call: &Call) -> Result<BTreeMap<Name, Occurrence>, hub::HubError> {
     let mut found: BTreeMap<Name, Occurrence> = BTreeMap::new();
-    for (of_type, seen) in call.app.hub.types(&call.session).await {
+    for (of_type, seen) in call.app.hub.types(&call.session).await? {
         for (attribute, kinds) in seen.attributes {
             let occurrence = found.entry(attribute).or_default();
             occurrence.count += seen.entities;
@@ -93,14 +93,14 @@ async fn by_attribute(call: &Call) -> BTreeMap<Name, Occurrence> {
             occurrence.kinds.extend(kinds);
         }
     }
-    found
+    Ok(found)
 }
 
 pub async fn attributes(call: Call) -> Handled {
     call.params.only(&["details", "local"])?;
     let (context, _) = call.context(None)?;
     let reply = Reply::of(&call, context.clone())?;
-    let found = by_attribute(&call).await;
+    let found = by_attribute(&call).await?;
     let body = if call.params.flag("details")? {
         let one = |(name, found): (&Name, &Occurrence)| {
             json!({
@@ -121,7 +121,7 @@ pub async fn one_attribute(call: Call) -> Handled {
     let (context, _) = call.context(None)?;
     let reply = Reply::of(&call, context.clone())?;
     let wanted = call.name("attribute", &context);
-    let found = by_attribute(&call).await;
+    let found = by_attribute(&call).await?;
     let missing = || Problem::not_found(format!("no entity has the attribute `{wanted}`"));
     let found = found.get(&wanted).ok_or_else(missing)?;
     let body = json!({
