@@ -482,6 +482,7 @@ fn every_limit_has_its_test() {
     let units = [
         ("long_looks", turns.0, turns.1),
         ("long_looks_waiting", turns.0, turns.1),
+        ("long_looks_strangers", turns.0, turns.1),
         ("unread", include_str!("hostile.rs"), "fn whoever_reads_nothing_is_sent_away"),
         ("ring", include_str!("../crates/hub/src/ring.rs"), "fn a_full_ring_takes_nothing_more"),
         (

@@ -1,7 +1,7 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
 use crate::lenses::Lenses;
-use crate::processors::{TURN, side_by_side};
+use crate::processors::{SUMMED, side_by_side};
 use crate::search::{ROUNDS, changing};
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
@@ -114,7 +114,7 @@ impl Hub {
         let mut page: Vec<Arc<Held>> = Vec::new();
         let (mut matched, mut more, mut refused) = (0usize, false, None);
         let mut levels: HashMap<u32, (Sensitivity, i64)> = HashMap::new();
-        self.candidates(&query.filter, session.principal.number, &mut |held| {
+        self.candidates(&query.filter, &session.principal, &mut |held| {
             let Some(verdict) = lenses.of(held.dataset) else {
                 refused.get_or_insert(held.dataset);
                 return true;
@@ -129,8 +129,7 @@ impl Hub {
                 refused.get_or_insert(held.dataset);
                 return true;
             }
-            let seen =
-                if only_sums { Arc::new(frame(&held.entity)) } else { verdict.see(&held.entity) };
+            let seen = asked_of(&verdict, &held.entity);
             if !query.filter.matches(&seen) {
                 return true;
             }
@@ -175,12 +174,15 @@ impl Hub {
                 Some(attributes) => attributes,
                 None => self.histories_of(held, &verdict.lens, query, &taken)?,
             };
-            // It may have been erased since it was found, or a history of it taken away.
+            // It may have been erased or changed since it was found, or a history of it taken away.
             let Some(now) = self.store.peek(held.number) else { continue };
+            if !query.filter.matches(&asked_of(verdict, &now.entity)) {
+                continue;
+            }
             let there = |name: &Name| now.series.iter().any(|series| series.name == *name);
             attributes.retain(|(name, _)| there(name));
-            found.push((held.number, held.dataset, Seen::kept(held, verdict)));
             if by_id || !attributes.is_empty() {
+                found.push((held.number, held.dataset, Seen::kept(&now, verdict)));
                 answer.entities.push((frame(&held.entity), attributes));
             }
             if taken.points.load(Ordering::Relaxed) > self.options.limits.points {
@@ -203,12 +205,14 @@ impl Hub {
         query: &HistoryQuery,
         taken: &Taken,
     ) -> Result<Vec<Histories>, HubError> {
-        let mut turns = self.long_looks.turns(session.principal.number);
+        let _place = if shown.len() > SUMMED {
+            Some(self.long_looks.begin(&session.principal).await?)
+        } else {
+            None
+        };
         let mut summed = Vec::with_capacity(shown.len());
-        for shown in shown.chunks(TURN) {
-            if !summed.is_empty() {
-                turns.next().await?;
-            }
+        for shown in shown.chunks(SUMMED) {
+            tokio::task::yield_now().await;
             let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
                 let each = shown[share].iter();
                 each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, taken))
@@ -376,6 +380,11 @@ impl Hub {
         };
         Ok(SeriesAnswer::Aggregated(aggregation.methods.iter().map(of).collect()))
     }
+}
+
+/// What of an entity the filter is asked of: where only sums may be seen, no value.
+fn asked_of(verdict: &Verdict, entity: &Arc<Entity>) -> Arc<Entity> {
+    if verdict.lens.aggregate_only { Arc::new(frame(entity)) } else { verdict.see(entity) }
 }
 
 /// An entity without its attributes.

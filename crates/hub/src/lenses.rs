@@ -21,8 +21,8 @@ impl<'a> Lenses<'a> {
     }
 
     /// Whose they are.
-    pub fn principal(&self) -> u64 {
-        self.session.principal.number
+    pub fn principal(&self) -> &'a model::Principal {
+        &self.session.principal
     }
 
     /// The same, decided as things are now.

@@ -84,6 +84,8 @@ limits! {
         long_looks = 2, "at once", "waits";
         /// Those of one principal that go on or wait.
         long_looks_waiting = 4, "a principal", "429";
+        /// Those of all strangers, who have one place of their own.
+        long_looks_strangers = 64, "of strangers", "429";
         /// Live watches.
         watches = 2_000, "streams", "429";
         /// Groups of changes a slow stream may be behind before it misses some.

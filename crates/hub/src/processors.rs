@@ -1,6 +1,7 @@
 //! Long looks are shared among the processors, and with everybody else.
 
 use crate::{HubError, Limits};
+use model::{Kind, Principal};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,6 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Entities looked at in one turn: a millisecond or so.
 pub const TURN: usize = if cfg!(test) { 3 } else { 512 };
+/// Entities whose histories are summed in one turn, and without a place.
+pub const SUMMED: usize = if cfg!(test) { 3 } else { 128 };
 /// Entities of a look that is not long yet.
 pub const LONG: usize = if cfg!(test) { 6 } else { 8_192 };
 
@@ -17,16 +20,21 @@ pub const LONG: usize = if cfg!(test) { 6 } else { 8_192 };
 /// nobody takes more than a part of the hub by asking often.
 pub struct LongLooks {
     at_once: Semaphore,
-    /// Of one principal, under way or waiting.
+    /// Strangers have a place of their own, so that they keep none of those who are known waiting.
+    strangers: Semaphore,
+    /// Of one principal, under way or waiting; of all strangers.
     most: usize,
+    most_strangers: usize,
     principals: Mutex<HashMap<u64, usize>>,
 }
 
 impl LongLooks {
     pub fn new(limits: &Limits) -> LongLooks {
         LongLooks {
-            at_once: Semaphore::new(limits.long_looks),
+            at_once: Semaphore::new(limits.long_looks.max(1)),
+            strangers: Semaphore::new(1),
             most: limits.long_looks_waiting,
+            most_strangers: limits.long_looks_strangers,
             principals: Mutex::default(),
         }
     }
@@ -35,19 +43,28 @@ impl LongLooks {
     ///
     /// # Errors
     /// When too many of the principal's do already.
-    pub async fn begin(&self, principal: u64) -> Result<LongLook<'_>, HubError> {
-        let waiting = self.wait(principal)?;
-        let place = self.at_once.acquire().await.map_err(|_| HubError::Stopping)?;
+    pub async fn begin(&self, principal: &Principal) -> Result<LongLook<'_>, HubError> {
+        let (places, most, name) = match principal.kind {
+            Kind::Public => (&self.strangers, self.most_strangers, "long_looks_strangers"),
+            _ => (&self.at_once, self.most, "long_looks_waiting"),
+        };
+        let waiting = self.wait(principal.number, most, name)?;
+        let place = places.acquire().await.map_err(|_| HubError::Stopping)?;
         Ok(LongLook { _waiting: waiting, _place: place })
     }
 
-    fn wait(&self, principal: u64) -> Result<Waiting<'_>, HubError> {
+    fn wait(
+        &self,
+        principal: u64,
+        most: usize,
+        name: &'static str,
+    ) -> Result<Waiting<'_>, HubError> {
         let mut principals = self.principals.lock();
         let own = principals.entry(principal).or_default();
-        if *own >= self.most {
+        if *own >= most {
             return Err(HubError::Limit {
-                name: "long_looks_waiting",
-                limit: self.most as u64,
+                name,
+                limit: most as u64,
                 remedy: "wait for what you have asked; or ask for less: a type, a place, numbers"
                     .into(),
             });
@@ -56,7 +73,7 @@ impl LongLooks {
         Ok(Waiting { looks: self, principal })
     }
 
-    pub fn turns(&self, principal: u64) -> Turns<'_> {
+    pub fn turns<'a>(&'a self, principal: &'a Principal) -> Turns<'a> {
         Turns { looks: self, principal, looked: 0, place: None }
     }
 }
@@ -87,7 +104,7 @@ pub struct LongLook<'a> {
 /// The turns of one look.
 pub struct Turns<'a> {
     looks: &'a LongLooks,
-    principal: u64,
+    principal: &'a Principal,
     looked: usize,
     place: Option<LongLook<'a>>,
 }

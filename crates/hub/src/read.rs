@@ -7,7 +7,7 @@ use crate::processors::TURN;
 use crate::recorder::map;
 use crate::search::{Found, Query, Search, numbers_of};
 use crate::{Hub, HubError, Seen, limits};
-use model::{Action, Sensitivity, Session, Value, Verb};
+use model::{Action, Principal, Sensitivity, Session, Value, Verb};
 use ngsild::Filter;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ impl Hub {
     pub(crate) async fn candidates(
         &self,
         filter: &Filter,
-        principal: u64,
+        principal: &Principal,
         each: &mut (dyn FnMut(&Arc<Held>) -> bool + Send),
     ) -> Result<(), HubError> {
         let mut turns = self.long_looks.turns(principal);

@@ -208,7 +208,7 @@ impl<'a> Search<'a> {
         }
         // Who waits for a place holds nothing meanwhile, and looks afresh.
         let _place = self.hub.long_looks.begin(self.lenses.principal()).await?;
-        self.found = Found::default();
+        (self.lenses, self.found) = (self.lenses.anew(), Found::default());
         (self.long, self.waited) = (true, true);
         self.look().await;
         self.long = false;
@@ -431,7 +431,7 @@ impl Hub {
         for _ in 0..ROUNDS {
             let mut lenses = Lenses::new(self, session);
             let (mut types, loose) = self.types_of_tables(&mut lenses);
-            let mut turns = self.long_looks.turns(session.principal.number);
+            let mut turns = self.long_looks.turns(&session.principal);
             for numbers in loose.chunks(TURN) {
                 turns.next().await?;
                 for held in numbers.iter().filter_map(|number| self.store.peek(*number)) {
@@ -447,6 +447,7 @@ impl Hub {
                 }
             }
             if lenses.hold() {
+                self.still(session)?;
                 return Ok(types);
             }
         }

@@ -221,9 +221,13 @@ impl From<HubError> for Problem {
                     }
                     _ => StatusCode::TOO_MANY_REQUESTS,
                 };
-                Problem::new(status, "limit", "A limit was reached", detail)
+                let mut problem = Problem::new(status, "limit", "A limit was reached", detail)
                     .with("limit", limit)
-                    .with("name", name)
+                    .with("name", name);
+                if name.starts_with("long_looks") {
+                    problem.headers.push((header::RETRY_AFTER, "5".to_owned()));
+                }
+                problem
             }
             HubError::Throttled(wait) => {
                 let mut problem = Problem::new(

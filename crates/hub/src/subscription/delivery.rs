@@ -40,6 +40,16 @@ impl Hub {
         self.subscriptions.wake.notify_one();
     }
 
+    /// The same for a subscription that may have been ended meanwhile: whoever takes its id next gets
+    /// nothing of it.
+    fn enqueue_for(&self, subscription: &Compiled, queued: Vec<(String, String)>) {
+        self.enqueue(queued.clone());
+        // Who ends it after this finds them in the queue.
+        if !self.is_as_it_was(subscription) {
+            queued.iter().for_each(|(id, name)| self.drop_waiting(id, name));
+        }
+    }
+
     /// Delivers waiting notifications until the hub stops: one at a time and in order for each
     /// subscription, many subscriptions at once.
     pub async fn deliver(self: Arc<Hub>, courier: Arc<Courier>) {
@@ -88,8 +98,11 @@ impl Hub {
             if ended || !subscription.is_due(now) {
                 continue;
             }
-            let Matched { documents, records, queued } =
-                self.match_interval(&subscription, now).await;
+            let Some(matched) = self.match_interval(&subscription, now).await else {
+                subscription.outcome.lock().last_matched = None;
+                continue;
+            };
+            let Matched { documents, records, queued } = matched;
             if documents.is_empty() {
                 continue;
             }
@@ -100,7 +113,7 @@ impl Hub {
                     Job::Write(WriteJob { documents, records, ..WriteJob::new(1, reply) })
                 });
                 match job.await {
-                    Ok(Ok(_)) => hub.enqueue(queued),
+                    Ok(Ok(_)) => hub.enqueue_for(&subscription, queued),
                     Ok(Err(error)) => tracing::warn!(%error, "notifications at intervals wait"),
                     Err(error) => tracing::warn!(%error, "notifications at intervals wait"),
                 }

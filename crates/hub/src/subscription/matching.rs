@@ -12,7 +12,7 @@ use model::{
     Value, Verb,
 };
 use ngsild::{Filter, Linked, Notes, Options};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use store::{Document, Under};
@@ -379,12 +379,16 @@ impl Hub {
         matched.queued.push((id.clone(), name));
     }
 
-    /// What a subscription with an interval tells now: all that matches, up to a page. Nothing while
-    /// its owner may not have it, or what he may see is being changed.
-    pub(super) async fn match_interval(&self, subscription: &Compiled, now: Time) -> Matched {
+    /// What a subscription with an interval tells now: all that matches, up to a page. None while what
+    /// its owner may see, or it itself, is being changed: to be asked again.
+    pub(super) async fn match_interval(
+        &self,
+        subscription: &Compiled,
+        now: Time,
+    ) -> Option<Matched> {
         let mut matched = Matched::default();
-        let Some(owner) = self.owner_session(subscription) else { return matched };
-        let (mut entities, mut looks) = (Vec::new(), Vec::new());
+        let Some(owner) = self.owner_session(subscription) else { return Some(matched) };
+        let (mut numbers, mut looks) = (Vec::new(), Vec::new());
         let limit = self.options.limits.page;
         let query = |filter: &Filter| Query { filter: filter.clone(), ..Query::default() };
         let queries: Vec<Query> = subscription.filters.iter().map(query).collect();
@@ -393,28 +397,49 @@ impl Hub {
             let mut search = crate::search::Search::new(self, &owner, query, limit);
             // These come one after the other anyhow.
             search.long = true;
-            if search.run().await.is_err() {
-                return matched;
-            }
+            search.run().await.ok()?;
             let found = search.found;
-            for (_, _, seen) in &found.page {
-                if entities.iter().all(|(known, _): &(Arc<Entity>, _)| known.id != seen.id) {
-                    entities.push((seen.entity().clone(), subscription.options.clone()));
-                }
-            }
+            numbers.extend(found.page.iter().map(|(number, ..)| *number));
             looks.extend(found.levels.into_iter().map(|(of, (level, count))| (of, level, count)));
             lenses.push(search.lenses);
         }
         // Others came between the searches.
-        let holds = lenses.iter().all(Lenses::hold) && self.is_as_it_was(subscription);
-        if holds && !entities.is_empty() {
+        if !lenses.iter().all(Lenses::hold) || !self.is_as_it_was(subscription) {
+            return None;
+        }
+        let entities = self.as_they_are(subscription, &mut lenses, numbers, &mut looks);
+        if !entities.is_empty() {
             self.notify(subscription, &owner, &entities, &looks, now, &mut matched);
         }
-        matched
+        Some(matched)
+    }
+
+    /// Those of the entities that are there and match now, each once.
+    fn as_they_are(
+        &self,
+        subscription: &Compiled,
+        lenses: &mut [Lenses<'_>],
+        numbers: Vec<u64>,
+        looks: &mut Vec<(u32, Sensitivity, i64)>,
+    ) -> Vec<(Arc<Entity>, Options)> {
+        let mut known = HashSet::new();
+        let mut entities = Vec::new();
+        let Some(lenses) = lenses.first_mut() else { return entities };
+        let now = self.store.now();
+        for number in numbers.into_iter().filter(|number| known.insert(*number)) {
+            let seen =
+                now.by_number(number).and_then(|held| Some((held.dataset, lenses.see(&held)?)));
+            let Some((dataset, seen)) = seen else { continue };
+            if subscription.filters.iter().any(|filter| filter.matches(&seen)) {
+                looks.push((dataset, seen.level, 0));
+                entities.push((seen.entity().clone(), subscription.options.clone()));
+            }
+        }
+        entities
     }
 
     /// Whether it was neither ended nor changed.
-    fn is_as_it_was(&self, subscription: &Compiled) -> bool {
+    pub(super) fn is_as_it_was(&self, subscription: &Compiled) -> bool {
         let all = self.subscriptions.all.read();
         let now = all.by_id.get(&subscription.kept.id);
         now.is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), subscription))

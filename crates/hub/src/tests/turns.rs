@@ -4,7 +4,7 @@ use super::{dataset, session, start};
 use crate::history::HistoryQuery;
 use crate::processors::LongLook;
 use crate::{Act, Hub, HubError, Query};
-use model::{Change, Sensitivity, Session};
+use model::{Change, Kind, Principal, Sensitivity, Session};
 use ngsild::{Context, Filter, Form, parse_entity, parse_json};
 use std::sync::Arc;
 use std::task::Poll;
@@ -40,9 +40,12 @@ async fn twenty(directory: &tempfile::TempDir) -> Arc<Hub> {
 /// All the long looks that there may be at once, of others: who comes after waits.
 async fn all_places(hub: &Hub) -> Vec<LongLook<'_>> {
     let mut all = Vec::new();
-    for principal in 0..hub.options.limits.long_looks as u64 {
-        all.push(hub.long_looks.begin(1_000 + principal).await.unwrap());
+    let stranger = Principal::public();
+    let known = |number| Principal { kind: Kind::Official, number, ..Principal::public() };
+    for number in 0..hub.options.limits.long_looks as u64 {
+        all.push(hub.long_looks.begin(&known(1_000 + number)).await.unwrap());
     }
+    all.push(hub.long_looks.begin(&stranger).await.unwrap());
     all
 }
 
@@ -197,35 +200,44 @@ async fn a_history_that_was_erased_while_others_were_looked_for_is_not_shown() {
     hub.stop().await;
 }
 
-/// `long_looks` and `long_looks_waiting`.
+/// `long_looks`, `long_looks_waiting` and `long_looks_strangers`.
 #[tokio::test]
 async fn few_long_looks_go_on_at_once_and_few_of_one_principal_wait() {
     let directory = tempfile::tempdir().unwrap();
     let hub = twenty(&directory).await;
-    let public = session(&hub, "");
-    let places = all_places(&hub).await;
-    let most = hub.options.limits.long_looks_waiting;
-    let waiting: Vec<_> = (0..most).map(|_| tokio::spawn(asked(hub.clone(), ""))).collect();
-    tokio::task::yield_now().await;
-    let refused = ask(&hub, &public, "").await;
-    assert!(
-        matches!(&refused, Err(HubError::Limit { name: "long_looks_waiting", .. })),
-        "{refused:?}"
-    );
-    // What is short waits for nobody, and nor does a look that goes away.
-    let types = ngsild::TypeSelection(vec![vec![model::Name::new("Lake")]]);
-    let short = Query { filter: Filter { types: Some(types), ..filter() }, ..Query::default() };
-    assert!(hub.read(&public, &short).await.unwrap().entities.is_empty());
-    let mut waiting = waiting.into_iter();
-    waiting.next().unwrap().abort();
-    tokio::task::yield_now().await;
-    let again = tokio::spawn(asked(hub.clone(), ""));
-    tokio::task::yield_now().await;
-    assert!(!again.is_finished());
-    drop(places);
-    for looking in waiting.chain([again]) {
-        assert_eq!(looking.await.unwrap().len(), 12);
+    let limits = hub.options.limits.clone();
+    let everybody = [
+        (hub.own_session(), "long_looks_waiting", limits.long_looks_waiting),
+        // One of them has the place that strangers have.
+        (session(&hub, ""), "long_looks_strangers", limits.long_looks_strangers - 1),
+    ];
+    for (session, limit, most) in everybody {
+        let places = all_places(&hub).await;
+        let look = || {
+            let (hub, session) = (hub.clone(), session.clone());
+            tokio::spawn(async move { ask(&hub, &session, "").await })
+        };
+        let mut waiting: Vec<_> = (0..most).map(|_| look()).collect();
+        tokio::task::yield_now().await;
+        let refused = look().await.unwrap();
+        assert!(
+            matches!(&refused, Err(HubError::Limit { name, .. }) if *name == limit),
+            "{refused:?}"
+        );
+        // What is short waits for nobody; and who goes away leaves his place.
+        let types = ngsild::TypeSelection(vec![vec![model::Name::new("Lake")]]);
+        let short = Query { filter: Filter { types: Some(types), ..filter() }, ..Query::default() };
+        assert!(hub.read(&session, &short).await.unwrap().entities.is_empty());
+        waiting.remove(0).abort();
+        tokio::task::yield_now().await;
+        waiting.push(look());
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|looking| !looking.is_finished()));
+        drop(places);
+        for looking in waiting {
+            assert_eq!(looking.await.unwrap().unwrap().len(), 12);
+        }
+        assert_eq!(ask(&hub, &session, "").await.unwrap().len(), 12);
     }
-    assert_eq!(ask(&hub, &public, "").await.unwrap().len(), 12);
     hub.stop().await;
 }
