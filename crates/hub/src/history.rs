@@ -169,7 +169,7 @@ impl Hub {
             Some(_) => self.summed(session, &shown, query, &taken).await?.into_iter(),
             None => Vec::new().into_iter(),
         };
-        for (held, verdict) in &shown {
+        for (at, (held, verdict)) in shown.iter().enumerate() {
             let mut attributes = match summed.next() {
                 Some(attributes) => attributes,
                 None => self.histories_of(held, &verdict.lens, query, &taken)?,
@@ -188,8 +188,8 @@ impl Hub {
             if taken.points.load(Ordering::Relaxed) > self.options.limits.points {
                 answer.partial = true;
                 // Those that did not fit any more are the next page's.
-                if found.len() < shown.len() {
-                    answer.next = Some(query.offset + found.len());
+                if at + 1 < shown.len() {
+                    answer.next = Some(query.offset + at + 1);
                 }
                 break;
             }

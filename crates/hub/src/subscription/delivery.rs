@@ -1,9 +1,10 @@
 //! Delivering notifications: at least once, and in order for each subscription.
 
 use super::{Compiled, Matched, Waiting};
+use crate::govern::document;
 use crate::job::{Job, WriteJob};
 use crate::state::from_json;
-use crate::{Counter, Hub, kinds};
+use crate::{Counter, Hub, HubError, kinds};
 use courier::Courier;
 use model::Value;
 use std::collections::HashMap;
@@ -42,12 +43,26 @@ impl Hub {
 
     /// The same for a subscription that may have been ended meanwhile: whoever takes its id next gets
     /// nothing of it.
-    fn enqueue_for(&self, subscription: &Compiled, queued: Vec<(String, String)>) {
-        self.enqueue(queued.clone());
-        // Who ends it after this finds them in the queue.
-        if !self.is_as_it_was(subscription) {
-            queued.iter().for_each(|(id, name)| self.drop_waiting(id, name));
+    async fn enqueue_for(
+        &self,
+        subscription: &Compiled,
+        queued: Vec<(String, String)>,
+    ) -> Result<(), HubError> {
+        {
+            // Who ends it takes it from these first, and finds in the queue what came before.
+            let all = self.subscriptions.all.read();
+            let now = all.by_id.get(&subscription.kept.id);
+            if now.is_some_and(|now| now.kept.owner == subscription.kept.owner) {
+                self.enqueue(queued);
+                return Ok(());
+            }
         }
+        let gone = |(_, name): &(String, String)| document(kinds::OUTBOX, name, None);
+        let documents = queued.iter().map(gone).collect();
+        let job =
+            self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
+        job.await??;
+        Ok(())
     }
 
     /// Delivers waiting notifications until the hub stops: one at a time and in order for each
@@ -112,10 +127,12 @@ impl Hub {
                 let job = hub.submit(|reply| {
                     Job::Write(WriteJob { documents, records, ..WriteJob::new(1, reply) })
                 });
-                match job.await {
-                    Ok(Ok(_)) => hub.enqueue_for(&subscription, queued),
-                    Ok(Err(error)) => tracing::warn!(%error, "notifications at intervals wait"),
-                    Err(error) => tracing::warn!(%error, "notifications at intervals wait"),
+                let done = async {
+                    job.await??;
+                    hub.enqueue_for(&subscription, queued).await
+                };
+                if let Err(error) = done.await {
+                    tracing::warn!(%error, "notifications at intervals wait");
                 }
             });
         }

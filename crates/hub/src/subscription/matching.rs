@@ -439,7 +439,7 @@ impl Hub {
     }
 
     /// Whether it was neither ended nor changed.
-    pub(super) fn is_as_it_was(&self, subscription: &Compiled) -> bool {
+    fn is_as_it_was(&self, subscription: &Compiled) -> bool {
         let all = self.subscriptions.all.read();
         let now = all.by_id.get(&subscription.kept.id);
         now.is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), subscription))
