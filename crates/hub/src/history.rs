@@ -1,7 +1,7 @@
 //! Reading histories: whole, the latest, or aggregated by period without keeping all points.
 
 use crate::lenses::Lenses;
-use crate::processors::{SUMMED, side_by_side};
+use crate::processors::{SUMMED, TURN, side_by_side};
 use crate::search::{ROUNDS, changing};
 use crate::seen::{Seen, level_of};
 use crate::{Hub, HubError, limits};
@@ -211,7 +211,7 @@ impl Hub {
             None
         };
         let mut summed = Vec::with_capacity(shown.len());
-        for shown in shown.chunks(SUMMED) {
+        for shown in shown.chunks(TURN) {
             tokio::task::yield_now().await;
             let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
                 let each = shown[share].iter();

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Entities looked at in one turn: a millisecond or so.
 pub const TURN: usize = if cfg!(test) { 3 } else { 512 };
-/// Entities whose histories are summed in one turn, and without a place.
+/// Entities whose histories are summed without a place.
 pub const SUMMED: usize = if cfg!(test) { 3 } else { 128 };
 /// Entities of a look that is not long yet.
 pub const LONG: usize = if cfg!(test) { 6 } else { 8_192 };
