@@ -29,8 +29,6 @@ pub struct Effects {
     pub answer: Value,
     /// Anybody may read the record.
     pub public: bool,
-    /// What decisions rest on changes.
-    pub governs: bool,
     /// Keys to delete after the commit.
     pub(crate) shred: Option<Shred>,
     /// To be done after the commit.
@@ -261,7 +259,6 @@ impl Hub {
                     planned: effects.changes,
                     documents: effects.documents,
                     records: vec![made],
-                    governs: effects.governs,
                     shred,
                     ..WriteJob::new(session.principal.number, reply)
                 })

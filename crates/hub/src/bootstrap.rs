@@ -83,7 +83,6 @@ impl Hub {
         let effects = crate::Effects {
             documents,
             detail: map([("principals", Value::Integer(tokens.len() as i64))]),
-            governs: true,
             ..crate::Effects::default()
         };
         self.commit_act(&self.own_session(), "hub.bootstrap", effects, Vec::new()).await?;
@@ -128,7 +127,6 @@ impl Hub {
         let effects = crate::Effects {
             documents: vec![document(kinds::CREDENTIAL, &name, Some(to_json(&credential)))],
             detail: map([("principal", Value::Integer(principal.number.cast_signed()))]),
-            governs: true,
             ..crate::Effects::default()
         };
         self.commit_act(&self.own_session(), "credential.code", effects, Vec::new()).await?;
@@ -175,7 +173,6 @@ impl Hub {
         let effects = crate::Effects {
             documents,
             detail: map([("tokens", Value::Integer(tokens.len() as i64))]),
-            governs: true,
             ..crate::Effects::default()
         };
         self.commit_act(&self.own_session(), "hub.renew_tokens", effects, Vec::new()).await?;

@@ -209,7 +209,6 @@ fn put_dataset(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, Hu
         answer: map([("dataset", Value::from(dataset.id.as_str())), ("effect", effect)]),
         detail,
         public: true,
-        governs: true,
         ..Effects::default()
     })
 }
@@ -277,7 +276,6 @@ fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
         detail: map([("digest", Value::from(digest))]),
         answer: map([("effect", effect)]),
         public: true,
-        governs: true,
         ..Effects::default()
     })
 }
@@ -289,7 +287,6 @@ fn put_purpose(_: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> 
         documents: vec![document(kinds::PURPOSE, &purpose.id, Some(to_json(&purpose)))],
         detail: map([("purpose", Value::from(purpose.id.as_str()))]),
         public: true,
-        governs: true,
         ..Effects::default()
     })
 }

@@ -163,8 +163,8 @@ impl Hub {
         };
         let taken = Taken::default();
         let mut found = Vec::new();
-        let shown: Vec<(&Held, Arc<Verdict>)> =
-            page.iter().filter_map(|held| Some((&**held, lenses.of(held.dataset)?))).collect();
+        let shown: Vec<(&Arc<Held>, Arc<Verdict>)> =
+            page.iter().filter_map(|held| Some((held, lenses.of(held.dataset)?))).collect();
         let mut summed = match query.aggregation {
             Some(_) => self.summed(session, &shown, query, &taken).await?.into_iter(),
             None => Vec::new().into_iter(),
@@ -174,16 +174,12 @@ impl Hub {
                 Some(attributes) => attributes,
                 None => self.histories_of(held, &verdict.lens, query, &taken)?,
             };
-            // It may have been erased or changed since it was found, or a history of it taken away.
-            let Some(now) = self.store.peek(held.number) else { continue };
-            if !query.filter.matches(&asked_of(verdict, &now.entity)) {
+            let Some(now) = self.still_there(held, verdict, query, &mut attributes) else {
                 continue;
-            }
-            let there = |name: &Name| now.series.iter().any(|series| series.name == *name);
-            attributes.retain(|(name, _)| there(name));
+            };
             if by_id || !attributes.is_empty() {
                 found.push((held.number, held.dataset, Seen::kept(&now, verdict)));
-                answer.entities.push((frame(&held.entity), attributes));
+                answer.entities.push((frame(&now.entity), attributes));
             }
             if taken.points.load(Ordering::Relaxed) > self.options.limits.points {
                 answer.partial = true;
@@ -201,7 +197,7 @@ impl Hub {
     async fn summed(
         &self,
         session: &Session,
-        shown: &[(&Held, Arc<Verdict>)],
+        shown: &[(&Arc<Held>, Arc<Verdict>)],
         query: &HistoryQuery,
         taken: &Taken,
     ) -> Result<Vec<Histories>, HubError> {
@@ -211,8 +207,10 @@ impl Hub {
             None
         };
         let mut summed = Vec::with_capacity(shown.len());
-        for shown in shown.chunks(TURN) {
-            tokio::task::yield_now().await;
+        for shown in shown.chunks(2 * TURN) {
+            if !summed.is_empty() {
+                tokio::task::yield_now().await;
+            }
             let shares = side_by_side(shown.len(), WORTH_A_THREAD, |share| {
                 let each = shown[share].iter();
                 each.map(|(held, verdict)| self.histories_of(held, &verdict.lens, query, taken))
@@ -223,6 +221,23 @@ impl Hub {
             }
         }
         Ok(summed)
+    }
+
+    /// The entity that a history is of, if it still matches: it may have been erased or changed since it
+    /// was found, and a history of it taken away.
+    fn still_there(
+        &self,
+        held: &Arc<Held>,
+        verdict: &Verdict,
+        query: &HistoryQuery,
+        histories: &mut Histories,
+    ) -> Option<Arc<Held>> {
+        if self.store.is_as_found(held) {
+            return Some(held.clone());
+        }
+        let now = self.store.peek(held.number)?;
+        histories.retain(|(name, _)| now.series.iter().any(|series| series.name == *name));
+        query.filter.matches(&asked_of(verdict, &now.entity)).then_some(now)
     }
 
     async fn no_history(

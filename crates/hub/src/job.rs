@@ -40,8 +40,6 @@ pub struct WriteJob {
     pub documents: Vec<Document>,
     /// Records of its own, for acts and for personal data.
     pub records: Vec<Record>,
-    /// Whether documents changed what decisions rest on.
-    pub governs: bool,
     /// Keys to delete right after the commit.
     pub shred: Option<Shred>,
     /// Numbers that only move states, of so many readings; the changes above come first.
@@ -62,7 +60,6 @@ impl WriteJob {
             planned: Vec::new(),
             documents: Vec::new(),
             records: Vec::new(),
-            governs: false,
             shred: None,
             steps: Vec::new(),
             readings: 0,

@@ -15,12 +15,14 @@ pub const SUMMED: usize = if cfg!(test) { 3 } else { 128 };
 /// Entities of a look that is not long yet.
 pub const LONG: usize = if cfg!(test) { 6 } else { 8_192 };
 
-/// Who looks at many does so in turns, between which commits come, and what others ask for. Of those that
-/// take long only few go on at once; the others wait, and of each principal only few wait, so that
+/// Long looks of strangers that go on at once: they keep none of those who are known waiting.
+const STRANGERS: usize = 1;
+
+/// Who looks at many does so in turns, between which commits come; and when it takes long, what others
+/// ask for. Of those only few go on at once; the others wait, and of each principal only few wait, so that
 /// nobody takes more than a part of the hub by asking often.
 pub struct LongLooks {
     at_once: Semaphore,
-    /// Strangers have a place of their own, so that they keep none of those who are known waiting.
     strangers: Semaphore,
     /// Of one principal, under way or waiting; of all strangers.
     most: usize,
@@ -32,7 +34,7 @@ impl LongLooks {
     pub fn new(limits: &Limits) -> LongLooks {
         LongLooks {
             at_once: Semaphore::new(limits.long_looks.max(1)),
-            strangers: Semaphore::new(1),
+            strangers: Semaphore::new(STRANGERS),
             most: limits.long_looks_waiting,
             most_strangers: limits.long_looks_strangers,
             principals: Mutex::default(),
@@ -110,13 +112,18 @@ pub struct Turns<'a> {
 }
 
 impl Turns<'_> {
-    /// Lets others come before the next turn; waits for a place when it begins to be long.
+    /// Before the next turn: once the look is long it waits for a place, and lets requests of others
+    /// come too. (Before, that costs more than it gives: both processors are awake for whoever shares
+    /// the work that follows.)
     ///
     /// # Errors
     /// As [`LongLooks::begin`].
     pub async fn next(&mut self) -> Result<(), HubError> {
         self.looked += TURN;
-        if self.looked >= LONG && self.place.is_none() {
+        if self.looked < LONG {
+            return Ok(());
+        }
+        if self.place.is_none() {
             self.place = Some(self.looks.begin(self.principal).await?);
         }
         tokio::task::yield_now().await;

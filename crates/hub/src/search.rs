@@ -90,8 +90,8 @@ pub struct Search<'a> {
     hub: &'a Hub,
     query: &'a Query,
     limit: usize,
-    /// It has a place among the long looks, or needs none.
-    pub long: bool,
+    /// It needs no place among the long looks.
+    pub placed: bool,
     /// It had to wait for one.
     pub waited: bool,
 }
@@ -140,7 +140,7 @@ fn look(table: &Table, verdict: &Verdict, name: &Name) -> Look {
 impl<'a> Search<'a> {
     pub fn new(hub: &'a Hub, session: &'a Session, query: &'a Query, limit: usize) -> Search<'a> {
         let (lenses, found) = (Lenses::new(hub, session), Found::default());
-        Search { lenses, found, hub, query, limit, long: false, waited: false }
+        Search { lenses, found, hub, query, limit, placed: false, waited: false }
     }
 
     /// Finds the page. What was decided in between is decided anew.
@@ -202,31 +202,31 @@ impl<'a> Search<'a> {
         true
     }
 
+    /// Asks all there is; for what takes long, with a place among those who do.
     async fn scan(&mut self) -> Result<(), HubError> {
-        if self.look().await {
+        if self.look(self.placed).await {
             return Ok(());
         }
-        // Who waits for a place holds nothing meanwhile, and looks afresh.
+        // Who waits holds nothing meanwhile, and looks afresh.
         let _place = self.hub.long_looks.begin(self.lenses.principal()).await?;
+        self.waited = true;
         (self.lenses, self.found) = (self.lenses.anew(), Found::default());
-        (self.long, self.waited) = (true, true);
-        self.look().await;
-        self.long = false;
+        self.look(true).await;
         Ok(())
     }
 
-    /// Asks the tables, and every entity that they cannot tell of; gives up when that is long and has no
-    /// place.
-    async fn look(&mut self) -> bool {
+    /// Asks the tables, and every entity that they cannot tell of; gives up when that takes long and has
+    /// no place.
+    async fn look(&mut self, placed: bool) -> bool {
         let hub = self.hub;
         let (mut matches, unsure) = self.ask_tables(&hub.store.now());
-        if !self.long && unsure.len() > LONG {
+        if !placed && unsure.len() > LONG {
             return false;
         }
         // Of an entity whose key is no number, all have to be put in order by what they are.
         let mut plain = self.query.order.len() <= 1;
         for (turn, numbers) in unsure.chunks(TURN).enumerate() {
-            if turn > 0 {
+            if placed && turn > 0 {
                 tokio::task::yield_now().await;
             }
             let now = hub.store.now();
@@ -245,13 +245,15 @@ impl<'a> Search<'a> {
             self.show(&hub.store.now(), page);
             return true;
         }
-        if !self.long && matches.len() > LONG {
+        if !placed && matches.len() > LONG {
             return false;
         }
         let end = self.query.offset.saturating_add(self.limit);
         let mut first: Vec<Ordered> = Vec::new();
         for some in matches.chunks(TURN) {
-            tokio::task::yield_now().await;
+            if placed {
+                tokio::task::yield_now().await;
+            }
             let now = hub.store.now();
             for one in some {
                 let Some(held) = now.peek(one.number) else { continue };

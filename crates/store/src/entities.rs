@@ -137,6 +137,11 @@ impl Entities {
         warm.or_else(|| Some(Arc::new(self.decode(number, slot)?)))
     }
 
+    /// Whether an entity is as it was found, but for what readings moved.
+    pub fn is_as_found(&self, held: &Held) -> bool {
+        self.slot(held.number).is_some_and(|slot| slot.commit == held.commit)
+    }
+
     fn decode(&self, number: u64, slot: &Slot) -> Option<Held> {
         let (mut entity, series) = slot.packed.unpack()?;
         if let Some(table) = self.tables.get(slot.table as usize) {
@@ -149,6 +154,7 @@ impl Entities {
             entity: Arc::new(entity),
             series: Arc::new(series),
             deleted: slot.deleted,
+            commit: slot.commit,
             derived: Derived::default(),
         })
     }

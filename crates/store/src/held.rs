@@ -28,6 +28,8 @@ pub struct Held {
     pub entity: Arc<Entity>,
     pub series: Arc<Vec<Series>>,
     pub deleted: Option<Time>,
+    /// The commit of its document: what readings move is not in it.
+    pub(crate) commit: u64,
     /// What readers made of this state, to be used again by the next.
     pub derived: Derived,
 }

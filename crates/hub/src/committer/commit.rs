@@ -129,7 +129,7 @@ impl Group<'_> {
         counters.add(Counter::Records, records);
         counters.add(Counter::Observations, observations as u64);
         counters.add(Counter::Sealed, sealed as u64);
-        if self.jobs.iter().any(|(job, _)| job.governs)
+        if !governs.is_empty()
             && let Err(error) = self.hub.state.refresh(&self.hub.store, &governs)
         {
             tracing::error!(%error, "governing documents cannot be read again");

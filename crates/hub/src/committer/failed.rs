@@ -12,7 +12,7 @@ use store::StoreError;
 
 /// What a write brings to life-safety datasets, if it does nothing else.
 pub fn for_ring(job: &WriteJob, planned: &[Planned]) -> Option<Vec<Entity>> {
-    let fits = job.documents.is_empty() && !job.governs && job.writer != 1 && !planned.is_empty();
+    let fits = job.documents.is_empty() && job.writer != 1 && !planned.is_empty();
     let entity = |planned: &Planned| match &planned.change {
         Change::Upsert(entity) if planned.dataset.life_safety => Some(entity.clone()),
         _ => None,

@@ -88,7 +88,7 @@ pub fn enrol_many(hub: &Hub, session: &Session, body: &Value) -> Result<Effects,
     if items.is_empty() || items.len() > MAX_ENROLLED {
         return Err(Invalid::data("/items", format!("has 1 to {MAX_ENROLLED} entries")).into());
     }
-    let mut all = Effects { governs: true, ..Effects::default() };
+    let mut all = Effects::default();
     let (mut answers, mut numbers) = (Vec::new(), Vec::new());
     let mut logins = BTreeSet::new();
     let first = hub.state.next_principal();
@@ -156,7 +156,6 @@ pub fn with_code(hub: &Hub, principal: Principal) -> Result<Effects, HubError> {
             ("code", Value::from(code)),
             ("expires", Value::from(credential.expires.to_string())),
         ]),
-        governs: true,
         ..Effects::default()
     })
 }
@@ -188,7 +187,7 @@ pub fn set_status(hub: &Hub, principal: &Principal, status: Status) -> Effects {
         ("principal", Value::Integer(principal.number.cast_signed())),
         ("status", Value::from(word)),
     ]);
-    Effects { documents, answer: detail.clone(), detail, governs: true, ..Effects::default() }
+    Effects { documents, answer: detail.clone(), detail, ..Effects::default() }
 }
 
 pub fn revoke(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
@@ -255,7 +254,6 @@ pub fn app_token(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErr
             ("expires", Value::from(expires.to_string())),
         ]),
         answer: map([("token", Value::from(token)), ("expires", Value::from(expires.to_string()))]),
-        governs: true,
         ..Effects::default()
     })
 }
@@ -328,7 +326,6 @@ impl Hub {
         let mut effects = Effects {
             documents: vec![document(kinds::CREDENTIAL, &digest, None)],
             detail: map([("principal", Value::Integer(principal.number.cast_signed()))]),
-            governs: true,
             ..Effects::default()
         };
         let token = if let Some(hash) = hash {

@@ -396,7 +396,7 @@ impl Hub {
         for query in &queries {
             let mut search = crate::search::Search::new(self, &owner, query, limit);
             // These come one after the other anyhow.
-            search.long = true;
+            search.placed = true;
             search.run().await.ok()?;
             let found = search.found;
             numbers.extend(found.page.iter().map(|(number, ..)| *number));
@@ -436,6 +436,15 @@ impl Hub {
             }
         }
         entities
+    }
+
+    /// The bodies that a subscription tells at its interval.
+    #[cfg(test)]
+    pub(crate) async fn told_at_interval(&self, id: &str) -> Option<Vec<String>> {
+        let subscription = self.subscriptions.all.read().by_id.get(id).cloned()?;
+        let matched = self.match_interval(&subscription, self.now()).await?;
+        let bodies = matched.documents.into_iter().filter_map(|one| one.body);
+        Some(bodies.map(|body| String::from_utf8_lossy(&body).into_owned()).collect())
     }
 
     /// Whether it was neither ended nor changed.

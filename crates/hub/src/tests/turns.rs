@@ -3,9 +3,10 @@
 use super::{dataset, session, start};
 use crate::history::HistoryQuery;
 use crate::processors::LongLook;
-use crate::{Act, Hub, HubError, Query};
-use model::{Change, Kind, Principal, Sensitivity, Session};
+use crate::{Act, Hub, HubError, NewPrincipal, Query};
+use model::{Change, Kind, Principal, Sensitivity, Session, Time, Value};
 use ngsild::{Context, Filter, Form, parse_entity, parse_json};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -69,6 +70,17 @@ async fn ask(hub: &Hub, session: &Session, order: &str) -> Result<Vec<String>, H
 
 async fn asked(hub: Arc<Hub>, order: &'static str) -> Vec<String> {
     ask(&hub, &session(&hub, ""), order).await.unwrap()
+}
+
+/// Lets a look go on for so many turns, after each of which others come.
+async fn for_turns(turns: usize, mut look: Pin<&mut impl Future>) {
+    for _ in 0..turns {
+        std::future::poll_fn(|context| {
+            assert!(look.as_mut().poll(context).is_pending(), "it lets nobody come");
+            Poll::Ready(())
+        })
+        .await;
+    }
 }
 
 async fn done(hub: &Hub, name: &str, body: serde_json::Value) {
@@ -144,23 +156,19 @@ async fn what_became_personal_while_it_was_looked_for_is_recorded() {
     let hub = start(&directory, 0).await;
     hub.bootstrap_datasets(vec![rivers(Sensitivity::Personal)]).await.unwrap();
     let own = hub.own_session();
-    // Of those with a name, which only they themselves tell, none matches. They take two turns.
+    // Of those with a name, which only they themselves tell, none matches. They take three turns.
     let unnamed = |number: u32| {
         let Change::Upsert(mut entity) = river(number, number, "") else { unreachable!() };
         entity.attributes.retain(|attribute| attribute.name.as_str() == "level");
         Change::Upsert(entity)
     };
-    let of = |number| if number < 6 { river(number, number, "other") } else { unnamed(number) };
+    let of = |number| if number < 9 { river(number, number, "other") } else { unnamed(number) };
     hub.write(&own, (0..20).map(of).collect()).await.unwrap();
     let open = hub.read(&own, &question("")).await.unwrap();
     assert_eq!((open.entities.len(), open.record), (5, None), "nothing personal is there yet");
     let question = question("");
     let mut looking = std::pin::pin!(hub.read(&own, &question));
-    std::future::poll_fn(|context| {
-        assert!(looking.as_mut().poll(context).is_pending(), "it lets others come");
-        Poll::Ready(())
-    })
-    .await;
+    for_turns(1, looking.as_mut()).await;
     hub.write(&own, vec![river(16, 16, "kept to few")]).await.unwrap();
     let answer = looking.await.unwrap();
     assert!(answer.entities.iter().any(|seen| seen.attribute("name").is_some()));
@@ -240,4 +248,57 @@ async fn few_long_looks_go_on_at_once_and_few_of_one_principal_wait() {
         assert_eq!(ask(&hub, &session, "").await.unwrap().len(), 12);
     }
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn an_interval_tells_nothing_that_is_true_no_more() {
+    let courier = courier::Courier::new(vec!["127.0.0.1".into()]).unwrap();
+    // In the first of its two searches, and in the second.
+    for turns in [10, 400] {
+        for meanwhile in ["nothing", "changed", "closed", "ended"] {
+            let directory = tempfile::tempdir().unwrap();
+            let hub = start(&directory, 0).await;
+            hub.bootstrap_datasets(vec![rivers(Sensitivity::Open)]).await.unwrap();
+            let own = hub.own_session();
+            // More than are walked through for a page.
+            let all =
+                (0..1_100).map(|number| river(number, u32::from(number >= 1_096) * 20, "other"));
+            hub.write(&own, all.collect()).await.unwrap();
+            let owner =
+                Principal { kind: Kind::Official, login: "crisis".into(), ..Principal::public() };
+            let owner = NewPrincipal { principal: owner, purpose: None, expires: Time::MAX };
+            let token = hub.bootstrap_principals(vec![owner]).await.unwrap().remove(0);
+            let owner = session(&hub, &token);
+            let river_type = serde_json::json!({"type": "River"});
+            let body = serde_json::json!({"type": "Subscription", "timeInterval": 10,
+                "entities": [river_type, river_type], "q": "level>14|name~=\"wanted\"",
+                "notification": {"endpoint": {"uri": "http://127.0.0.1:9/"}}});
+            let body = parse_json(body.to_string().as_bytes()).unwrap();
+            let id = hub.subscribe(&owner, body, Value::Null, &courier).await.unwrap();
+            let mut telling = std::pin::pin!(hub.told_at_interval(&id));
+            for_turns(turns, telling.as_mut()).await;
+            match meanwhile {
+                "changed" => {
+                    hub.write(&own, vec![river(1_097, 3, "other")]).await.unwrap();
+                    hub.write(&own, vec![Change::Delete { id: "urn:x:1098".into() }])
+                        .await
+                        .unwrap();
+                }
+                "closed" => close_the_name(&hub).await,
+                "ended" => hub.unsubscribe(&owner, &id).await.unwrap(),
+                _ => {}
+            }
+            let told = telling.await.map(|bodies| bodies.concat());
+            let has = |n: u32| told.as_ref().map(|told| told.contains(&format!("urn:x:{n}")));
+            let expected: [Option<bool>; 4] = match meanwhile {
+                "nothing" => [Some(true); 4],
+                "changed" => [Some(true), Some(false), Some(false), Some(true)],
+                // What was begun before is begun again; what was told of by then is not told.
+                "closed" if turns < 100 => [Some(true); 4],
+                _ => [None; 4],
+            };
+            assert_eq!([1_096, 1_097, 1_098, 1_099].map(has), expected, "{meanwhile} at {turns}");
+            hub.stop().await;
+        }
+    }
 }

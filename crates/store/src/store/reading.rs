@@ -150,6 +150,11 @@ impl Store {
         self.entities.read().peek(number)
     }
 
+    /// Whether an entity is as it was found, but for what readings moved.
+    pub fn is_as_found(&self, held: &Held) -> bool {
+        self.entities.read().is_as_found(held)
+    }
+
     /// The types that entities have.
     pub fn types(&self) -> Vec<Name> {
         self.entities.read().types().cloned().collect()
