@@ -2,8 +2,8 @@
 //! Services register theirs; the hub does not list them.
 
 use crate::job::{Job, Planned, Shred, WriteJob};
+use crate::kept::{from_json, to_json};
 use crate::recorder::{hex, map, record};
-use crate::state::to_json;
 use crate::{Hub, HubError, ReceiptRef, kinds};
 use model::{Action, Record, Session, Value, Verb};
 use serde::{Deserialize, Serialize};
@@ -203,7 +203,7 @@ impl Hub {
         let session = &self.still(session)?;
         let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
         let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
-        let pending: Pending = crate::state::from_json(&body)?;
+        let pending: Pending = from_json(&body)?;
         if pending.asked_by == session.principal.number {
             return Err(HubError::Conflict(
                 "a second person has to agree, not the one who asked".into(),
@@ -230,7 +230,7 @@ impl Hub {
     /// Acts that wait for a second person.
     pub fn pending(&self) -> Vec<Pending> {
         let all = self.store.documents(kinds::PENDING);
-        all.iter().filter_map(|(_, body)| crate::state::from_json(body).ok()).collect()
+        all.iter().filter_map(|(_, body)| from_json(body).ok()).collect()
     }
 
     pub(crate) async fn commit_act(

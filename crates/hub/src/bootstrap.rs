@@ -1,9 +1,8 @@
 //! First start: a new hub sets itself up before it knows anybody.
 
 use crate::act::Act;
-use crate::govern::document;
+use crate::kept::{CredentialDoc, document, to_json};
 use crate::recorder::map;
-use crate::state::to_json;
 use crate::{Hub, HubError, kinds};
 use guard::TokenKind;
 use model::{Dataset, Kind, Principal, Status, Time, Value};
@@ -115,7 +114,7 @@ impl Hub {
         let principal = principal
             .ok_or_else(|| HubError::NotFound(format!("nobody has the login `{login}`")))?;
         let code = guard::new_code(&vault::random());
-        let credential = crate::state::CredentialDoc {
+        let credential = CredentialDoc {
             number: u64::from_be_bytes(vault::random()) >> 1 | 1,
             principal: principal.number,
             assurance: 0,

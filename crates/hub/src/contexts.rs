@@ -1,7 +1,7 @@
 //! JSON-LD contexts that somebody hosts here, for entities that use them.
 
+use crate::kept::{document, to_json};
 use crate::recorder::{hex, map};
-use crate::state::to_json;
 use crate::{Effects, Hub, HubError, kinds};
 use model::{Kind, Session, Value};
 
@@ -10,11 +10,7 @@ impl Hub {
     ///
     /// # Errors
     /// When it does not parse, nobody in particular asks, or there are too many.
-    pub async fn host_context(
-        &self,
-        session: &Session,
-        document: Value,
-    ) -> Result<String, HubError> {
+    pub async fn host_context(&self, session: &Session, body: Value) -> Result<String, HubError> {
         self.may_host(session)?;
         if self.store.documents(kinds::CONTEXT).len() >= self.options.limits.contexts {
             return Err(HubError::Limit {
@@ -23,10 +19,10 @@ impl Hub {
                 remedy: "delete one that is not needed".into(),
             });
         }
-        self.context(document.get("@context").unwrap_or(&Value::Null))?;
+        self.context(body.get("@context").unwrap_or(&Value::Null))?;
         let id = hex(&vault::random::<12>());
         let effects = Effects {
-            documents: vec![crate::govern::document(kinds::CONTEXT, &id, Some(to_json(&document)))],
+            documents: vec![document(kinds::CONTEXT, &id, Some(to_json(&body)))],
             detail: map([("context", Value::from(id.as_str()))]),
             ..Effects::default()
         };
@@ -66,7 +62,7 @@ impl Hub {
         self.may_host(session)?;
         self.hosted_context(id)?;
         let effects = Effects {
-            documents: vec![crate::govern::document(kinds::CONTEXT, id, None)],
+            documents: vec![document(kinds::CONTEXT, id, None)],
             detail: map([("context", Value::from(id))]),
             ..Effects::default()
         };

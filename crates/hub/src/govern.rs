@@ -3,10 +3,9 @@
 mod people;
 
 use crate::act::{ActKind, Effects};
-use crate::health::Version;
 use crate::job::{Job, Planned, Shred};
+use crate::kept::{DatasetDoc, PoliciesDoc, Version, document, from_json, to_json};
 use crate::recorder::{map, record};
-use crate::state::{DatasetDoc, PoliciesDoc, from_json, to_json};
 use crate::write::Quarantined;
 use crate::{Hub, HubError, TENANT, kinds};
 use guard::Policies;
@@ -15,7 +14,7 @@ use ngsild::Invalid;
 pub use people::Known;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use store::{Document, Under};
+use store::Under;
 
 /// Whom, and what.
 type Seen = BTreeSet<(String, String)>;
@@ -41,10 +40,6 @@ pub(crate) fn text(body: &Value, key: &str) -> Result<String, HubError> {
 fn texts(body: &Value, key: &str) -> Vec<String> {
     let items = body.get(key).map(Value::items).unwrap_or_default();
     items.iter().filter_map(Value::as_text).map(str::to_owned).collect()
-}
-
-pub(crate) fn document(kind: u8, name: &str, body: Option<Vec<u8>>) -> Document {
-    Document { kind, name: name.to_owned(), under: Under::Hub, body }
 }
 
 fn of_field(key: &'static str) -> Box<dyn Fn(&Value) -> Option<String> + Send + Sync> {

@@ -1,7 +1,7 @@
 //! How the hub and its datasets are: for those who look after them.
 
 use crate::job::Job;
-use crate::state::from_json;
+use crate::kept::{Version, from_json};
 use crate::write::Quarantined;
 use crate::{Hub, HubError, kinds};
 use model::{Action, Kind, Name, Session, Sight, Status, Time, Verb};
@@ -309,13 +309,4 @@ fn look(
         let class = AGES_S.iter().position(|limit| age <= *limit).unwrap_or(AGES_S.len());
         health.ages[class] += 1;
     }
-}
-
-/// A dataset as it was, as kept.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Version {
-    /// None: it was there before versions were kept.
-    pub time: Option<Time>,
-    pub by: u64,
-    pub dataset: model::Dataset,
 }

@@ -4,8 +4,8 @@
 
 use crate::apply::apply;
 use crate::job::{Committed, Job, Planned, WriteJob};
+use crate::kept::{document, from_json, to_json};
 use crate::recorder::{map, record};
-use crate::state::{from_json, to_json};
 use crate::write::Plan;
 use crate::{Hub, HubError, kinds};
 use model::{Action, Change, Dataset, Kind, Session, Status, Time, Value, Verb};
@@ -148,7 +148,7 @@ impl Hub {
             .or_else(|| leaves.then(|| "its new type is of another dataset".to_owned()))
             .or_else(|| self.problem(change.entity()?, &dataset, before, whole))
             .or_else(|| apply(change.clone(), before, now, late).err().map(|e| e.to_string()));
-        let mut documents = vec![crate::govern::document(kinds::INBOX, name, None)];
+        let mut documents = vec![document(kinds::INBOX, name, None)];
         let mut fits = Vec::new();
         let mut detail = vec![("unlocked".to_owned(), Value::from(name))];
         match (misfit, change.entity()) {

@@ -1,6 +1,6 @@
 //! Being somebody: the only way in.
 
-use crate::state::CredentialDoc;
+use crate::kept::CredentialDoc;
 use crate::{Counter, Hub, HubError, TENANT, kinds};
 use guard::{TokenKind, new_token, token_digest, verify_password};
 use model::{Credential, Principal, Session, Status, Time, Zone};

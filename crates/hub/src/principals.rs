@@ -1,7 +1,7 @@
 //! Who there is, and what they prove it with, as documents have it. One that changed is taken in alone: a
 //! city has more devices than can be read again whenever one of them is enrolled.
 
-use crate::state::CredentialDoc;
+use crate::kept::CredentialDoc;
 use model::Principal;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -101,7 +101,7 @@ impl Hub {
         let end = before.unwrap_or(u64::MAX).min(self.store.log_size());
         for index in (0..end).rev() {
             let Some((salt, body)) = self.store.record(index)? else { continue };
-            let record: Record = crate::state::from_json(&body)?;
+            let record: Record = crate::kept::from_json(&body)?;
             if wanted(&record) {
                 let text = String::from_utf8(body).unwrap_or_default();
                 found.push((index, hex(&salt), record, text));
@@ -119,7 +119,7 @@ impl Hub {
     /// When it is damaged.
     pub fn public_record(&self, index: u64) -> Result<Option<(String, String)>, HubError> {
         let Some((salt, body)) = self.store.record(index)? else { return Ok(None) };
-        let record: Record = crate::state::from_json(&body)?;
+        let record: Record = crate::kept::from_json(&body)?;
         let text = String::from_utf8(body).unwrap_or_default();
         Ok(record.public.then(|| (hex(&salt), text)))
     }

@@ -215,7 +215,7 @@ impl Hub {
     }
 
     fn ring_keep(&self, frame: &Frame) -> bool {
-        let bytes = crate::state::to_json(frame);
+        let bytes = crate::kept::to_json(frame);
         let kept = self.ring.lock().append(&self.store.derived_key("ring"), &bytes);
         if kept {
             self.counters.add(Counter::RingFrames, 1);

@@ -2,9 +2,8 @@
 //! not be done then is done later. The note names the keys, so that it never deletes one that came
 //! after it.
 
-use crate::govern::document;
 use crate::job::{Job, Shred};
-use crate::state::to_json;
+use crate::kept::{document, to_json};
 use crate::{Hub, kinds};
 use model::Time;
 use serde::{Deserialize, Serialize};

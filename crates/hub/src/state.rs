@@ -1,42 +1,15 @@
 //! What decisions rest on, in memory, as documents have it.
 
+use crate::kept::{CredentialDoc, DatasetDoc, PoliciesDoc, from_json};
 use crate::kinds;
 use crate::principals::Principals;
 use guard::{DEFAULT_POLICIES, Policies, Snapshot, Throttle, Verdict};
 use model::{Action, Dataset, Principal, Purpose, Time, Zone};
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use store::Store;
-
-/// A dataset with its surrogate, as kept.
-#[derive(Serialize, Deserialize)]
-pub struct DatasetDoc {
-    pub number: u32,
-    pub dataset: Dataset,
-}
-
-/// What a token or code stands for, as kept under its digest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CredentialDoc {
-    /// Surrogate.
-    pub number: u64,
-    pub principal: u64,
-    pub assurance: u8,
-    pub expires: Time,
-    /// The one purpose it is for; then none needs to be declared.
-    pub purpose: Option<String>,
-    /// A code that enrols, to be used once.
-    pub one_time: bool,
-}
-
-/// Policies with the version of everything, as kept.
-#[derive(Serialize, Deserialize)]
-pub struct PoliciesDoc {
-    pub text: String,
-}
 
 type DecisionKey = (u64, Action, u32, Option<Arc<str>>, Zone, u8);
 
@@ -373,17 +346,4 @@ fn datasets_of(store: &Store) -> Result<BTreeMap<String, (u32, Arc<Dataset>)>, c
         Ok((id, (doc.number, Arc::new(doc.dataset))))
     };
     store.documents(kinds::DATASET).into_iter().map(read).collect()
-}
-
-/// Reads a document.
-pub fn from_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, crate::HubError> {
-    serde_json::from_slice(body).map_err(|error| {
-        crate::HubError::Storage(store::StoreError::Damaged(format!("a document ({error})")))
-    })
-}
-
-/// Writes a document.
-pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
-    // Plain data into memory: this cannot fail.
-    serde_json::to_vec(value).unwrap_or_default()
 }

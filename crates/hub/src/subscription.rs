@@ -7,8 +7,8 @@ mod matching;
 pub use matching::{Changed, Matched};
 
 use crate::job::{Job, WriteJob};
+use crate::kept::{document, from_json, to_json};
 use crate::recorder::map;
-use crate::state::{from_json, to_json};
 use crate::{Hub, HubError, Join, kinds};
 use courier::Courier;
 use model::{Entity, Name, Session, Status, Time, Value};
@@ -614,11 +614,9 @@ impl Hub {
     /// When there is none of one's own.
     pub async fn unsubscribe(&self, session: &Session, id: &str) -> Result<(), HubError> {
         self.own_subscription(session, id)?;
-        let mut documents = vec![crate::govern::document(kinds::SUBSCRIPTION, id, None)];
+        let mut documents = vec![document(kinds::SUBSCRIPTION, id, None)];
         let waiting = self.subscriptions.waiting.lock().remove(id).unwrap_or_default();
-        documents.extend(
-            waiting.iter().map(|(name, _)| crate::govern::document(kinds::OUTBOX, name, None)),
-        );
+        documents.extend(waiting.iter().map(|(name, _)| document(kinds::OUTBOX, name, None)));
         let effects = crate::Effects {
             documents,
             detail: map([("unsubscribed", Value::from(id))]),
@@ -629,8 +627,7 @@ impl Hub {
         // What was queued meanwhile is nobody's any more, whoever takes the same id next.
         let late = self.subscriptions.waiting.lock().remove(id).unwrap_or_default();
         if !late.is_empty() {
-            let gone =
-                |(name, _): &(String, u32)| crate::govern::document(kinds::OUTBOX, name, None);
+            let gone = |(name, _): &(String, u32)| document(kinds::OUTBOX, name, None);
             let documents = late.iter().map(gone).collect();
             let job =
                 self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));

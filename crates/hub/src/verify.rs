@@ -1,10 +1,10 @@
 //! Verification: everything is derived again, and what does not fit is named.
 
 use crate::HubError;
+use crate::kept::{DatasetDoc, PoliciesDoc, from_json, to_json};
 use crate::kinds;
 use crate::receipt::tree_of;
 use crate::recorder::hex;
-use crate::state::{DatasetDoc, PoliciesDoc, from_json, to_json};
 use journal::{
     GroupEntry, HashReader, MultisetHash, TILE_WIDTH, VerifyingKey, group_root, leaf_hash,
     verify_group_path,

@@ -313,7 +313,7 @@ impl Hub {
         }
         let mut json = Vec::new();
         render_entity(&mut json, entity, &Context::core(), &Options::default());
-        let body = crate::state::to_json(&Quarantined {
+        let body = crate::kept::to_json(&Quarantined {
             time: self.now(),
             dataset: dataset.id.clone(),
             writer,

@@ -238,5 +238,5 @@ impl Group<'_> {
 }
 
 fn push_record(batch: &mut Batch, record: &Record) {
-    batch.records.push((vault::random(), crate::state::to_json(record)));
+    batch.records.push((vault::random(), crate::kept::to_json(record)));
 }

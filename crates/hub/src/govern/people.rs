@@ -2,9 +2,9 @@
 
 use super::{document, text, texts};
 use crate::act::Effects;
+use crate::kept::{CredentialDoc, to_json};
 use crate::open::hex_digest;
 use crate::recorder::map;
-use crate::state::{CredentialDoc, to_json};
 use crate::{Hub, HubError, kinds};
 use guard::{TokenKind, new_code, new_token};
 use model::{Action, Kind, Principal, Role, Session, Status, Time, Value, Verb};

@@ -1,9 +1,8 @@
 //! Delivering notifications: at least once, and in order for each subscription.
 
 use super::{Compiled, Matched, Waiting};
-use crate::govern::document;
 use crate::job::{Job, WriteJob};
-use crate::state::from_json;
+use crate::kept::{document, from_json};
 use crate::{Counter, Hub, HubError, kinds};
 use courier::Courier;
 use model::Value;
@@ -198,7 +197,7 @@ impl Hub {
                 continue;
             }
             self.drop_waiting(id, &name);
-            let documents = vec![crate::govern::document(kinds::OUTBOX, &name, None)];
+            let documents = vec![document(kinds::OUTBOX, &name, None)];
             let job =
                 self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
             drop(job.await);

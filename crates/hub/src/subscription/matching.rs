@@ -2,10 +2,10 @@
 //! to their commit.
 
 use super::{Compiled, Waiting};
+use crate::kept::{document, to_json};
 use crate::lenses::Lenses;
 use crate::recorder::{map, record};
 use crate::seen::level_of;
-use crate::state::to_json;
 use crate::{Counter, Hub, Query, kinds};
 use model::{
     Action, Attribute, Content, Entity, Instance, Name, Record, Sensitivity, Session, Sight, Time,
@@ -369,7 +369,7 @@ impl Hub {
         if queue.len() >= self.options.limits.outbox
             && let Some((oldest, _)) = queue.pop_front()
         {
-            matched.documents.push(crate::govern::document(kinds::OUTBOX, &oldest, None));
+            matched.documents.push(document(kinds::OUTBOX, &oldest, None));
             subscription.outcome.lock().lost += 1;
             self.counters.add(Counter::NotificationsLost, 1);
         }

@@ -252,7 +252,7 @@ fn river(key: &str) -> String {
 fn version(store: &Store, key: &str) -> Option<u32> {
     if key == "dataset" {
         let body = store.document(crate::kinds::DATASET, "plans")?;
-        let doc: crate::state::DatasetDoc = serde_json::from_slice(&body).unwrap();
+        let doc: crate::kept::DatasetDoc = serde_json::from_slice(&body).unwrap();
         return doc.dataset.title.parse().ok();
     }
     let id = match key.split_once(' ').unwrap() {
