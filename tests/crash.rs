@@ -1,6 +1,6 @@
-//! Killed at random under mixed load, again and again: what was acknowledged is there and was told
-//! of, what was not sent is not, and everything verifies. The load is batches over HTTPS, readings
-//! over MQTT, an import, keys that are rotated, sealing, retention and a subscription.
+//! Killed at random under mixed load, again and again: every value that was acknowledged is there and
+//! was told of, what was not sent is not, and everything verifies. The load is batches over HTTPS,
+//! readings over MQTT, an import, keys that are rotated, sealing, retention and a subscription.
 
 use crate::harness::{City, Mqtt, program, receiver, stdout, tanggul};
 use serde_json::{Value, json};
@@ -13,15 +13,22 @@ use std::time::{Duration, Instant};
 
 /// Writers at once in each run: the last one by MQTT.
 const WRITERS: usize = 4;
+/// Entities that each writer by HTTPS changes in turns beside its own.
+const BESIDE: i64 = 5;
 /// Rows of the file that is imported.
 const ROWS: usize = 3_000;
+/// The entity that is written by MQTT. It, and the first of each writer's others, is told of.
+const MQTT: &str = "urn:ngsi-ld:Crash:mqtt";
+/// Days of history at first; each run ends some days more of it, and writes a point that then is past.
+const RETENTION_DAYS: u64 = 9_000;
+const DAYS_A_RUN: u64 = 4;
 
 fn runs() -> u64 {
     std::env::var("TANGGUL_CRASH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(30)
 }
 
-/// A journal outside the hub: the last value sent and the last acknowledged, by entity.
-type Outside = Arc<Mutex<BTreeMap<String, (i64, i64)>>>;
+/// A journal outside the hub, by entity: the last value sent, and all that were acknowledged.
+type Outside = Arc<Mutex<BTreeMap<String, (i64, Vec<i64>)>>>;
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9() {
@@ -30,7 +37,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let config = tempfile::NamedTempFile::new().unwrap();
     // Seal and retain early, so that both happen between the kills.
     let settings = format!(
-        "[egress]\nallow = [\"127.0.0.1:{port}\"]\n[store]\nseal_points = 40\nseal_commits = 200\n\
+        "[egress]\nallow = [\"127.0.0.1:{port}\"]\n[limits]\noutbox = 1000000\n[store]\nseal_points = 40\nseal_commits = 200\n\
          seal_every_ms = 100\nretain_every_ms = 200\n"
     );
     std::fs::write(config.path(), settings).unwrap();
@@ -40,15 +47,14 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     prepare(&city, port);
     let import = Import::prepare(&city);
     let mut told = told;
+    let mut cut = 0;
     let outside: Outside = Arc::default();
     let mut seed = 0x2545_f491_4f6c_dd1du64;
     for run in 0..runs() {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
-        let importing = run.is_multiple_of(3).then(|| import.begin(&city));
-        load(&mut city, &outside, run, Duration::from_millis(50 + seed % 400));
-        importing.into_iter().for_each(|mut child| drop(child.wait()));
+        cut += load(&mut city, &outside, &import, run, seed);
         if run % 10 == 9 {
             city.kill();
             let output = tanggul(&["verify", "--data", city.data().to_str().unwrap()]);
@@ -59,36 +65,61 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         check(&city, &outside, run);
         told.hear();
     }
+    println!("{cut} imports were cut off");
+    assert!(cut > 0, "no kill met an import");
     import.finish(&city);
     told.all_of(&outside);
-    // What was past its retention when it came is gone.
+    (0..runs()).for_each(|run| points_of(&city, &outside, run));
+    // What had become past its retention is gone.
     city.wait_for(|| {
-        let path = "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Past:1?options=temporalValues";
+        let path = "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Past:1?options=temporalValues\
+            &timerel=after&timeAt=1990-01-01T00:00:00Z";
         let history = city.get(path, "app");
-        (history.status == 404 || !history.text.contains("2001-")).then_some(())
+        (history.status == 404 || !history.text.contains("Z\"")).then_some(())
     });
     city.verify_clean();
 }
 
-/// A retention for what the app writes, something that is past it, and a subscription.
+/// A retention for what the app writes, and a subscription.
 fn prepare(city: &City, port: u16) {
-    let mut dataset = city.get("/api/v1/datasets/test", "admin").json();
-    dataset["retention_days"] = json!(3_650);
-    let asked = city.act("admin", "dataset.put", json!({"dataset": dataset}));
-    assert_eq!(asked.status, 202, "{}", asked.text);
-    let path = format!("/api/v1/acts/{}/approve", asked.json()["pending"].as_str().unwrap());
-    assert_eq!(city.post(&path, "steward", &json!({})).status, 200);
-    let past = json!({"id": "urn:ngsi-ld:Past:1", "type": "Past",
-        "n": {"value": 1, "observedAt": "2001-01-01T00:00:00Z"}});
-    assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &past).status, 201);
-    let subscription = json!({"type": "Subscription", "entities": [{"type": "Crash"}],
-        "watchedAttributes": ["n"], "notification": {"format": "keyValues",
+    retain(city, RETENTION_DAYS);
+    let subscription = json!({"type": "Subscription",
+        "entities": [{"type": "Crash", "id": MQTT}, {"type": "Beside", "idPattern": ":0$"}],
+        "watchedAttributes": ["n", "word"], "notification": {"format": "keyValues",
         "endpoint": {"uri": format!("http://127.0.0.1:{port}/"), "accept": "application/json"}}});
     assert_eq!(city.post("/ngsi-ld/v1/subscriptions", "app", &subscription).status, 201);
 }
 
-/// Writes from several threads, while keys are rotated, until the process is killed.
-fn load(city: &mut City, outside: &Outside, run: u64, until: Duration) {
+fn retain(city: &City, days: u64) {
+    let mut dataset = city.get("/api/v1/datasets/test", "admin").json();
+    dataset["retention_days"] = json!(days);
+    let asked = city.act("admin", "dataset.put", json!({"dataset": dataset}));
+    assert_eq!(asked.status, 202, "{}", asked.text);
+    let path = format!("/api/v1/acts/{}/approve", asked.json()["pending"].as_str().unwrap());
+    let agreed = city.post(&path, "steward", &json!({}));
+    assert_eq!(agreed.status, 200, "{}", agreed.text);
+}
+
+/// Ends some more days of history, in which there is a point.
+fn pass(city: &City, run: u64) {
+    let days = RETENTION_DAYS - DAYS_A_RUN * (run + 1);
+    let at = city_now().plus_seconds(-86_400 * i64::try_from(days + 2).unwrap());
+    let past = json!([{"id": "urn:ngsi-ld:Past:1", "type": "Past",
+        "n": {"value": run, "observedAt": at.to_string()}}]);
+    let answer = city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", "app", &past);
+    assert!([201, 204].contains(&answer.status), "{}", answer.text);
+    retain(city, days);
+}
+
+fn city_now() -> model::Time {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    model::Time::from_seconds(i64::try_from(now.as_secs()).unwrap())
+}
+
+/// Writes from several threads, while history ends, a file is imported and keys are rotated, until the
+/// process is killed; how many imports that cut off.
+fn load(city: &mut City, outside: &Outside, import: &Import, run: u64, seed: u64) -> usize {
+    let until = Duration::from_millis(50 + seed % 400);
     let url = city.url().to_owned();
     let token = city.token("app");
     let ca = std::fs::read(city.ca()).unwrap();
@@ -98,13 +129,9 @@ fn load(city: &mut City, outside: &Outside, run: u64, until: Duration) {
             let (outside, url, token, ca) = (outside.clone(), url.clone(), token.clone(), ca.clone());
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let client = reqwest::Client::builder()
-                    .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
-                    .no_proxy()
-                    .build()
-                    .unwrap();
+                let client = client(&ca);
                 write(&outside, &format!("urn:ngsi-ld:Crash:{writer}"), run, |reading, step, value| {
-                    let extra = json!({"id": format!("urn:ngsi-ld:Crash:{writer}:{}", step % 5), "type": "Beside", "word": {"value": format!("w{value}")}});
+                    let extra = json!({"id": beside(writer, step), "type": "Beside", "word": {"value": format!("w{value}")}});
                     let sent = client
                         .post(format!("{url}/ngsi-ld/v1/entityOperations/upsert?options=update"))
                         .bearer_auth(&token)
@@ -114,22 +141,48 @@ fn load(city: &mut City, outside: &Outside, run: u64, until: Duration) {
             })
         })
         .collect();
-    if let Some(mut mqtt) = Mqtt::connect(city, "app", &token) {
-        let outside = outside.clone();
-        writers.push(std::thread::spawn(move || {
-            write(&outside, "urn:ngsi-ld:Crash:mqtt", run, |reading, _, _| {
-                mqtt.publish("in/test", &reading.to_string())
-            });
-        }));
-    }
-    // Now and then under a fresh key.
+    let mut mqtt = Mqtt::connect(city, "app", &token).unwrap();
+    let outside = outside.clone();
+    writers.push(std::thread::spawn(move || {
+        write(&outside, MQTT, run, |reading, _, _| mqtt.publish("in/test", &reading.to_string()));
+    }));
+    pass(city, run);
+    // Now and then under a fresh key, and a file: begun so late that the kill may meet either.
+    let late =
+        |ms: u64| until.saturating_sub(Duration::from_millis(ms)).saturating_sub(begin.elapsed());
+    let importing = run.is_multiple_of(3).then(|| {
+        std::thread::sleep(late(20 + seed / 512 % 100));
+        import.begin(city)
+    });
     if run.is_multiple_of(2) {
-        let rotated = city.act("admin", "dataset.rotate_key", json!({"dataset": "test"}));
-        assert_eq!(rotated.status, 200, "{}", rotated.text);
+        std::thread::sleep(late(seed / 64 % 8));
+        let (ca, admin) = (ca.clone(), city.token("admin"));
+        writers.push(std::thread::spawn(move || {
+            let act = json!({"act": "dataset.rotate_key", "body": {"dataset": "test"}});
+            let sent = client(&ca).post(format!("{url}/api/v1/acts")).bearer_auth(admin).json(&act);
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            if let Ok(answer) = runtime.block_on(sent.send()) {
+                assert_eq!(answer.status(), 200);
+            }
+        }));
     }
     std::thread::sleep(until.saturating_sub(begin.elapsed()));
     city.kill();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
+    let ended = importing.map(|mut child| child.wait().unwrap());
+    usize::from(ended.is_some_and(|status| !status.success()))
+}
+
+fn client(ca: &[u8]) -> reqwest::Client {
+    let builder = reqwest::Client::builder();
+    let ca = reqwest::Certificate::from_pem(ca).unwrap();
+    builder.tls_certs_only([ca]).no_proxy().build().unwrap()
+}
+
+/// What is written beside a writer's own entity.
+fn beside(writer: usize, step: i64) -> String {
+    format!("urn:ngsi-ld:Crash:{writer}:{}", step % BESIDE)
 }
 
 /// Sends one reading after the other until one is not acknowledged.
@@ -139,7 +192,7 @@ fn write(
     run: u64,
     mut send: impl FnMut(Value, i64, i64) -> Option<()>,
 ) {
-    for step in 0i64.. {
+    for step in 1i64.. {
         let value = i64::try_from(run).unwrap() * 1_000_000 + step;
         let reading = json!({"id": id, "type": "Crash",
             "n": {"value": value, "observedAt": model_time(value)}});
@@ -147,41 +200,63 @@ fn write(
         if send(reading, step, value).is_none() {
             return;
         }
-        outside.lock().unwrap().get_mut(id).unwrap().1 = value;
+        outside.lock().unwrap().get_mut(id).unwrap().1.push(value);
     }
 }
 
-/// An instant for a value: one microsecond each, so that every value is a point of its own.
+/// An instant for a value: one microsecond each, so that every value is a point of its own; none has the first.
 fn model_time(value: i64) -> String {
     let (run, step) = (value / 1_000_000, value % 1_000_000);
     format!("2026-01-01T{:02}:{:02}:{:02}.{:06}Z", run / 3600 % 24, run / 60 % 60, run % 60, step)
 }
 
+/// What there is now lies between what was acknowledged last and what was sent last.
 fn check(city: &City, outside: &Outside, run: u64) {
     for (id, (sent, acknowledged)) in outside.lock().unwrap().iter() {
+        let last = acknowledged.last().copied().unwrap_or_default();
+        let between = |what: &str, value: i64, least: i64| {
+            assert!(value >= least, "run {run}: {what} has {value}, {least} was acknowledged");
+            assert!(value <= *sent, "run {run}: {what} has {value}, and only {sent} was sent");
+        };
         let found = city.get(&format!("/ngsi-ld/v1/entities/{id}?options=keyValues"), "app");
         if found.status == 404 {
-            assert_eq!(*acknowledged, 0, "run {run}: {id} is gone");
+            assert_eq!(last, 0, "run {run}: {id} is gone");
             continue;
         }
-        let value = found.json()["n"].as_i64().unwrap();
-        assert!(
-            value >= *acknowledged,
-            "run {run}: {id} has {value}, {acknowledged} was acknowledged"
+        between(id, found.json()["n"].as_i64().unwrap(), last);
+        let Ok(writer) = id.rsplit(':').next().unwrap().parse() else { continue };
+        let recent = acknowledged.iter().rev().take(usize::try_from(BESIDE).unwrap());
+        for value in recent.filter(|value| **value >= i64::try_from(run).unwrap() * 1_000_000) {
+            let name = beside(writer, value % 1_000_000);
+            let path = format!("/ngsi-ld/v1/entities/{name}?options=keyValues");
+            let word =
+                city.get(&path, "app").json()["word"].as_str().unwrap()[1..].parse().unwrap();
+            between(&name, word, *value);
+        }
+    }
+    points_of(city, outside, run);
+}
+
+/// The points of a run are those that were acknowledged, each once, and at most one that was only sent.
+fn points_of(city: &City, outside: &Outside, run: u64) {
+    let first = i64::try_from(run).unwrap() * 1_000_000;
+    for (id, (_, acknowledged)) in outside.lock().unwrap().iter() {
+        let path = format!(
+            "/ngsi-ld/v1/temporal/entities/{id}?options=temporalValues&attrs=n&timerel=between\
+             &timeAt={}&endTimeAt={}",
+            model_time(first),
+            model_time(first + 999_999)
         );
-        assert!(value <= *sent, "run {run}: {id} has {value}, and only {sent} was sent");
-        // Its last points are there too, each once.
-        let path =
-            format!("/ngsi-ld/v1/temporal/entities/{id}?options=temporalValues&attrs=n&lastN=50");
         let history = city.get(&path, "app").json();
-        let points: Vec<i64> = history["n"]["values"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|p: &Value| p[0].as_i64().unwrap())
-            .collect();
-        assert_eq!(points.last(), Some(&value), "run {run}: {id}");
-        assert!(points.windows(2).all(|pair| pair[0] < pair[1]), "run {run}: {points:?}");
+        let points = history["n"]["values"].as_array().cloned().unwrap_or_default();
+        let points: Vec<i64> = points.iter().map(|point| point[0].as_i64().unwrap()).collect();
+        let own = acknowledged.partition_point(|value| *value < first);
+        let own = &acknowledged[own..];
+        let own = &own[..own.partition_point(|value| *value < first + 1_000_000)];
+        let there = points.strip_prefix(own);
+        let more = there.unwrap_or_else(|| panic!("run {run}: {id} has {points:?}, not {own:?}"));
+        let next = own.last().map_or(first + 1, |last| last + 1);
+        assert!(more.is_empty() || *more == [next], "run {run}: {id} has {more:?} too");
     }
 }
 
@@ -201,23 +276,32 @@ impl Told {
             }
             for entity in body["data"].as_array().unwrap() {
                 let id = entity["id"].as_str().unwrap().to_owned();
-                self.values.entry(id).or_default().push(entity["n"].as_i64().unwrap());
+                let value = &entity[if id == MQTT { "n" } else { "word" }];
+                let value = value.as_i64().or_else(|| value.as_str()?[1..].parse().ok()).unwrap();
+                self.values.entry(id).or_default().push(value);
             }
         }
     }
 
-    /// Every entity's last acknowledged value was told of, and values came in order.
+    /// Every acknowledged value was told of, and values came in order.
     fn all_of(&mut self, outside: &Outside) {
         let since = Instant::now();
         for (id, (_, acknowledged)) in outside.lock().unwrap().iter() {
-            while self.values.get(id).and_then(|values| values.last()) < Some(acknowledged) {
+            // Of a writer those that it wrote beside into its first.
+            let is_told = |value: &&i64| id == MQTT || *value % 1_000_000 % BESIDE == 0;
+            let acknowledged: Vec<i64> = acknowledged.iter().filter(is_told).copied().collect();
+            let id = &if id == MQTT { id.clone() } else { format!("{id}:0") };
+            while self.values.get(id).and_then(|values| values.last()) < acknowledged.last() {
                 self.hear();
                 let late = since.elapsed() > Duration::from_secs(60);
-                assert!(!late, "{id}: {acknowledged} was acknowledged and never told of");
+                assert!(!late, "{id}: the last acknowledged value was never told of");
                 std::thread::sleep(Duration::from_millis(20));
             }
             let values = &self.values[id];
-            assert!(values.windows(2).all(|pair| pair[0] < pair[1]), "{id}: {values:?}");
+            assert!(values.is_sorted_by(|a, b| a < b), "{id}: {values:?}");
+            let missed = acknowledged.iter().filter(|value| values.binary_search(value).is_err());
+            let missed: Vec<_> = missed.collect();
+            assert!(missed.is_empty(), "{id}: {missed:?} were acknowledged and never told of");
         }
     }
 }

@@ -55,7 +55,14 @@ fn whatever_is_sent_is_read_or_refused() {
         seed ^= seed << 17;
         (seed % below as u64) as usize
     };
+    // What `cargo fuzz` begins from.
+    let corpus = std::env::var_os("TANGGUL_FUZZ_SEEDS").map(std::path::PathBuf::from);
     for (name, target, seeds) in targets::TARGETS {
+        for (n, seed) in seeds.iter().enumerate().filter(|_| corpus.is_some()) {
+            let directory = corpus.clone().unwrap().join(name);
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join(format!("seed-{n}")), seed).unwrap();
+        }
         seeds.iter().for_each(|seed| target(seed.as_bytes()));
         for _ in 0..INPUTS {
             let input = changed(seeds, &mut random);

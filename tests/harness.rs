@@ -145,6 +145,11 @@ impl City {
             .unwrap();
     }
 
+    /// The process's own number.
+    pub fn process_id(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     /// Ends the process at once, as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -188,34 +188,137 @@ fn linked_entities_are_seen_through_their_own_lens() {
     assert_eq!(looks(), before + 1, "{}", seen.text);
 }
 
+/// Pages, their counts and links, histories asked by value or place, other forms and other tenants tell
+/// no more than a query does.
+#[test]
+fn no_page_history_form_or_tenant_tells_more() {
+    let city = City::start();
+    let token = outsider(&city);
+    let who = format!("{token}:flood-response");
+    for n in 0..3 {
+        let note = json!({"id": format!("urn:x:EvacuationAssistance:{n}"), "type": "Note", "need": "boat"});
+        assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note).status, 201);
+    }
+    // Who sees three notes and no person walks three pages, told each time of three.
+    let both = "/ngsi-ld/v1/entities?type=EvacuationAssistance,Note&limit=1&count=true";
+    for offset in 0..5 {
+        let page = city.get(&format!("{both}&offset={offset}"), "app");
+        let types: Vec<Value> =
+            page.json().as_array().unwrap().iter().map(|e| e["type"].clone()).collect();
+        assert!(types.iter().all(|of_type| of_type == "Note"), "{offset}: {types:?}");
+        assert_eq!(types.len(), usize::from(offset < 3), "{offset}");
+        assert_eq!(page.header("ngsild-results-count"), "3", "{offset}");
+        let links: Vec<&str> =
+            page.headers.get_all("link").iter().map(|link| link.to_str().unwrap()).collect();
+        let leads_on = links.iter().any(|link| link.contains("rel=\"next\""));
+        assert_eq!(leads_on, offset < 2, "{offset}: {links:?}");
+    }
+    // Histories, by what is hidden, masked or coarse.
+    let coarse = json!({"coarsen": {"step": 0.05}});
+    let roster = json!({"id": "roster", "title": "Roster", "department": "social", "steward": "steward.social",
+        "claims": [{"type": "Roster"}], "attributes": [
+            {"name": "need", "kind": "text", "sensitivity": "special", "withheld": "hide"},
+            {"name": "name", "kind": "text", "sensitivity": "personal", "withheld": "mask"},
+            {"name": "location", "kind": "place", "sensitivity": "personal", "withheld": coarse}],
+        "undeclared": "special", "purposes": ["flood-response"], "legal_basis": "a test", "publication": "withheld"});
+    let put = city.act("admin", "dataset.put", json!({"dataset": roster}));
+    assert_eq!(put.status, 200, "{}", put.text);
+    let at = "2026-01-01T00:00:00Z";
+    let person = json!([{"id": "urn:x:Roster:1", "type": "Roster",
+        "name": {"value": "Siti", "observedAt": at}, "need": {"value": "wheelchair", "observedAt": at},
+        "location": {"type": "GeoProperty", "observedAt": at,
+            "value": {"type": "Point", "coordinates": [107.583, -6.948]}}}]);
+    let upsert = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+    let social = city.enrol_official("social.1", "social", &["department"]);
+    let sent = city.post(upsert, &format!("{social}:flood-response"), &person);
+    assert_eq!(sent.status, 201, "{}", sent.text);
+    let histories =
+        "/ngsi-ld/v1/temporal/entities?type=Roster&timerel=after&timeAt=2025-01-01T00:00:00Z";
+    let found = |more: &str, who: &str| {
+        let answer = city.get(&format!("{histories}{more}"), who);
+        assert_eq!(answer.status, 200, "{more}: {}", answer.text);
+        ids(&answer.json())
+    };
+    let near = "&georel=near;maxDistance==50&geometry=Point&coordinates=[107.583,-6.948]";
+    for (more, clear) in [
+        ("&q=need==%22wheelchair%22", true),
+        ("&q=name~=%22Siti%22", true),
+        ("&attrs=need", true),
+        (near, true),
+        ("&q=name==%22***%22", false),
+    ] {
+        assert_eq!(found(more, "crisis:flood-response") > 0, clear, "{more} to one who sees all");
+        assert_eq!(found(more, &who) > 0, !clear, "{more}");
+    }
+    // As features, and of only what is asked for.
+    let features = "/ngsi-ld/v1/entities?type=EvacuationAssistance&limit=100";
+    let accept = [("Accept", "application/geo+json")];
+    for more in ["", "&pick=id,need,location", "&attrs=address,name", "&options=keyValues"] {
+        let shown = city.send_with("GET", &format!("{features}{more}"), &who, None, &accept);
+        assert_eq!(shown.status, 200, "{more}: {}", shown.text);
+        assert!(!shown.text.contains("wheelchair") && !shown.text.contains("Jalan"), "{more}");
+        for feature in shown.json()["features"].as_array().unwrap() {
+            let lon = feature["geometry"]["coordinates"][0].as_f64();
+            let coarse = lon.is_none_or(|lon| (lon / 0.05 - (lon / 0.05).round()).abs() < 1e-6);
+            assert!(coarse, "{more}: {lon:?}");
+        }
+    }
+    // There is one tenant, and no other is looked into.
+    for (path, who) in
+        [(features, "crisis:flood-response"), ("/ngsi-ld/v1/types", "admin"), (both, "app")]
+    {
+        for tenant in ["other", "default", "../test", "0"] {
+            let answer = city.send_with("GET", path, who, None, &[("NGSILD-Tenant", tenant)]);
+            assert_eq!(answer.status, 404, "{tenant}: {}", answer.text);
+            assert!(answer.text.contains("NonexistentTenant"), "{}", answer.text);
+        }
+    }
+}
+
 /// How long answers take tells no more than they say: an id that is not there, and one of a person whom
-/// the caller may not know of, are both "not found", as fast.
+/// the caller may not know of, are both "not found", as fast; and a question that is refused takes as
+/// long whether what it asks for is there or not.
 #[test]
 fn time_tells_nothing_of_who_is_on_a_list() {
     let city = City::start();
     let path = |id: &str| format!("/ngsi-ld/v1/entities/urn:ngsi-ld:EvacuationAssistance:{id}");
     let (there, missing) = (path("001"), path("999"));
-    let ask = |path: &str| {
-        let since = std::time::Instant::now();
-        assert_eq!(city.get(path, "app").status, 404);
-        since.elapsed()
+    let where_is = |name: &str| {
+        format!("/ngsi-ld/v1/entities?type=EvacuationAssistance&q=name==%22{name}%22&count=true")
     };
-    let (mut of_there, mut of_missing) = (Vec::new(), Vec::new());
-    for round in 0..1_500 {
-        // Taken in turns, so that whatever else runs slows both.
-        let [first, second] = if round % 2 == 0 { [&there, &missing] } else { [&missing, &there] };
-        for path in [first, second] {
-            let took = ask(path);
-            if path == &there { of_there.push(took) } else { of_missing.push(took) }
+    let crisis = city.get(&format!("{there}?options=keyValues"), "crisis:flood-response").json();
+    let known = crisis["name"].as_str().unwrap().replace(' ', "%20");
+    let body = json!({"need": {"value": "boat"}});
+    for (method, body, status, first, second) in [
+        ("GET", None, 404, there.clone(), missing.clone()),
+        ("PATCH", Some(&body), 404, format!("{there}/attrs"), format!("{missing}/attrs")),
+        ("GET", None, 403, where_is(&known), where_is("Nobody")),
+    ] {
+        let ask = |path: &str| {
+            let since = std::time::Instant::now();
+            assert_eq!(city.call(method, path, "app", body).status, status, "{path}");
+            since.elapsed()
+        };
+        let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
+        for round in 0..1_000 {
+            // Taken in turns, so that whatever else runs slows both.
+            if round % 2 == 0 {
+                of_first.push(ask(&first));
+                of_second.push(ask(&second));
+            } else {
+                of_second.push(ask(&second));
+                of_first.push(ask(&first));
+            }
         }
+        let median = |times: &mut Vec<std::time::Duration>| {
+            times.sort();
+            times[times.len() / 2].as_secs_f64() * 1e6
+        };
+        let (there, missing) = (median(&mut of_first), median(&mut of_second));
+        println!("{method} {status}: there {there:.0} us, missing {missing:.0} us");
+        let differ = (there - missing).abs() / missing;
+        assert!(differ < 0.25, "{method} {status}: there {there} us, missing {missing} us");
     }
-    let median = |times: &mut Vec<std::time::Duration>| {
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * 1e6
-    };
-    let (there, missing) = (median(&mut of_there), median(&mut of_missing));
-    println!("there {there:.0} us, missing {missing:.0} us");
-    assert!((there - missing).abs() < 0.25 * missing, "there {there} us, missing {missing} us");
 }
 
 /// When something that is hidden was changed is hidden, too.

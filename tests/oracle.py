@@ -162,6 +162,8 @@ def put(id, value, name="1"):
 # ---- what ought to be ---------------------------------------------------------------------------
 
 GLIMPSES = True
+# Whether a policy has come that lets no app of the water department write.
+FORBIDS = False
 
 
 def permitted(person, action, d, level, purpose):
@@ -180,6 +182,8 @@ def permitted(person, action, d, level, purpose):
     if "auditor" in roles and level >= INTERNAL and (looks or changes or action == "glimpse"):
         return False
     if "administrator" in roles and level >= CONFIDENTIAL and (looks or action == "glimpse"):
+        return False
+    if FORBIDS and action == "write" and person.kind == "app" and person.department == "water":
         return False
     if looks and level == OPEN and d["publication"] == "open" and person.kind not in ("app", "device"):
         return True
@@ -272,6 +276,17 @@ def ask_reads(person, d, purpose, value):
         found = json.loads(text) if status == 200 else {}
         last = {k: v["values"][-1][0] for k, v in plain(found).items()}
         cell("http", where + ["history"], (200, expected), (status, last))
+    # Sums are of what is shown as it is, and of nothing that is only glimpsed.
+    path = f"/ngsi-ld/v1/temporal/entities/{id}?options=aggregatedValues&aggrMethods=max&aggrPeriodDuration=PT0S"
+    status, _, text = call("GET", path, person.token, purpose)
+    if expected is None:
+        cell("http", where + ["sums"], True, refused(person, status))
+    else:
+        found = json.loads(text) if status == 200 else text
+        found = {k: v["max"][0][0] for k, v in plain(found).items()} if status == 200 else found
+        sums = {a["name"]: value for a in d["attributes"]
+                if permitted(person, "aggregate", d, WORDS.index(a["sensitivity"]), purpose)}
+        cell("http", where + ["sums"], (200, sums), (status, found))
     # Each attribute by itself, by value: what is withheld is never found by what it is.
     for a in d["attributes"]:
         seen = None if expected is None else expected.get(a["name"])
@@ -323,50 +338,86 @@ def ask_acts(person, d, purpose):
     cell("http", where + ["audit"], permitted(person, "audit", d, high, purpose), status == 200)
     for action in ("write", "delete", "govern", "command"):
         status, _, text = call("GET", f"/api/v1/why?dataset={d['id']}&action={action}", person.token, purpose)
-        found = json.loads(text).get("allowed") if status == 200 else text
-        cell("http", where + ["why", action], permitted(person, action, d, high, purpose), found)
+        found = json.loads(text).get("allowed") if status == 200 else status
+        expected = 401 if person.revoked else permitted(person, action, d, high, purpose)
+        cell("http", where + ["why", action], expected, found)
 
 
 def every():
     return itertools.product(list(PEOPLE.values()), DATASETS.values(), PURPOSES)
 
 
-def ask_mqtt():
-    """Everybody tries to publish into every dataset, whole entities and single values."""
+class Publisher:
+    """A person at the MQTT door, for as long as may be."""
+
+    def __init__(self, person):
+        self.codes, self.reason, done, self.closed = {}, None, threading.Event(), threading.Event()
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"oracle-{person.login}-{id(self)}",
+                             protocol=mqtt.MQTTv5, reconnect_on_failure=False)
+        client.tls_set_context(TLS)
+        client.username_pw_set(person.login, person.token)
+
+        def connected(c, u, f, reason, p):
+            self.reason = reason.value
+            done.set()
+
+        client.on_connect = connected
+        client.on_publish = lambda c, u, mid, reason, p: self.codes.update({mid: reason.value})
+        client.on_disconnect = lambda *a: self.closed.set()
+        client.connect("localhost", int(READY["mqtts"].rsplit(":", 1)[1]))
+        client.loop_start()
+        done.wait(20)
+        self.client, self.admitted = client, self.reason == 0
+
+    def takes(self, topic, body):
+        """Whether what is published is acknowledged as done."""
+        sent = self.client.publish(topic, body, qos=1)
+        until = time.time() + 20
+        while sent.mid not in self.codes and not self.closed.is_set() and time.time() < until:
+            time.sleep(0.002)
+        return self.codes.get(sent.mid, 255) < 128
+
+    def leave(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def publish_everywhere(person, publisher, when):
+    for d in DATASETS.values():
+        for name in ("1", "other"):
+            id = f"urn:oracle:{d['id']}:{name}"
+            own = person.kind != "device" or any(
+                s == id or s.endswith("*") and id.startswith(s[:-1]) for s in person.streams)
+            may = permitted(person, "write", d, ceiling(d), None) and own
+            body = json.dumps({"id": id, "type": d["id"], d["attributes"][0]["name"]: 7})
+            cell("mqtt", [person.login, d["id"], name, when], may, publisher.takes(f"in/{d['id']}", body))
+            if may and name == "other":
+                call("DELETE", f"/ngsi-ld/v1/entities/{id}", PEOPLE["o.app"].token)
+
+
+def ask_mqtt(when):
+    """Everybody tries to publish into every dataset; gives the connections, which stay open."""
+    held = {}
     for person in PEOPLE.values():
         if person.token is None:
             continue
-        done, codes, closed = threading.Event(), {}, threading.Event()
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"oracle-{person.login}", protocol=mqtt.MQTTv5)
-        client.tls_set_context(TLS)
-        client.username_pw_set(person.login, person.token)
-        state = {}
-        client.on_connect = lambda c, u, f, reason, p: (state.update(reason=reason.value), done.set())
-        client.on_publish = lambda c, u, mid, reason, p: codes.update({mid: reason.value})
-        client.on_disconnect = lambda *a: closed.set()
-        port = int(READY["mqtts"].rsplit(":", 1)[1])
-        client.connect("localhost", port)
-        client.loop_start()
-        done.wait(20)
-        admitted = state.get("reason") == 0
-        cell("mqtt", [person.login, "connect"], not person.revoked, admitted)
-        if admitted:
-            for n, d in enumerate(DATASETS.values()):
-                for name in ("1", "other"):
-                    id = f"urn:oracle:{d['id']}:{name}"
-                    own = person.kind != "device" or any(
-                        s == id or s.endswith("*") and id.startswith(s[:-1]) for s in person.streams)
-                    may = permitted(person, "write", d, ceiling(d), None) and own
-                    body = json.dumps({"id": id, "type": d["id"], d["attributes"][0]["name"]: 7})
-                    sent = client.publish(f"in/{d['id']}", body, qos=1)
-                    until = time.time() + 20
-                    while sent.mid not in codes and time.time() < until:
-                        time.sleep(0.002)
-                    cell("mqtt", [person.login, d["id"], name], may, codes.get(sent.mid, 255) < 128)
-                    if may and name == "other":
-                        call("DELETE", f"/ngsi-ld/v1/entities/{id}", PEOPLE["o.app"].token)
-        client.disconnect()
-        client.loop_stop()
+        publisher = Publisher(person)
+        cell("mqtt", [person.login, "connect", when], not person.revoked, publisher.admitted)
+        if publisher.admitted:
+            publish_everywhere(person, publisher, when)
+            held[person.login] = publisher
+        else:
+            publisher.leave()
+    return held
+
+
+def ask_held(held, when):
+    """The same on connections that were open while everything changed."""
+    for login, publisher in held.items():
+        if PEOPLE[login].revoked:
+            cell("mqtt", [login, "is sent away", when], True, publisher.closed.wait(10))
+        else:
+            publish_everywhere(PEOPLE[login], publisher, when)
 
 
 # ---- subscriptions ------------------------------------------------------------------------------
@@ -446,19 +497,24 @@ def agreed(first, name, body, second):
     must(answer, 200)
 
 
-def main():
-    global GLIMPSES
-    build()
+def ask_everything(value):
+    """Every cell over HTTP: first the acts, on an entity of their own, then what is read of the other."""
     for id in DATASETS:
         put(id, 7, "victim")
-    # The victim must not be counted with the one that is asked about.
     for person, d, purpose in every():
         ask_acts(person, d, purpose)
+    # The victim must not be counted with the one that is asked about.
     for id in DATASETS:
         must(call("DELETE", f"/ngsi-ld/v1/entities/urn:oracle:{id}:victim", PEOPLE["o.app"].token), 204)
     for person, d, purpose in every():
-        ask_reads(person, d, purpose, 7)
-    ask_mqtt()
+        ask_reads(person, d, purpose, value)
+
+
+def main():
+    global GLIMPSES, FORBIDS
+    build()
+    ask_everything(7)
+    held = ask_mqtt("at first")
     subscribe()
     ask_subscriptions(17, "at first")
     # A dataset changes its purposes, its publication and what its attributes are.
@@ -469,23 +525,30 @@ def main():
         DATASETS[id]["attributes"][12]["sensitivity"] = "open"
         agreed("admin", "dataset.put", {"dataset": DATASETS[id]}, "social.admin")
     ask_subscriptions(27, "after datasets changed")
-    for person, d, purpose in every():
-        ask_reads(person, d, purpose, 27)
-    # A policy goes.
+    ask_everything(27)
+    # A policy goes, and one comes.
     text = must(call("GET", "/api/v1/policies"), 200)["text"]
     start = text.index('@id("colleagues-glimpse")')
     end = text.index("@id(", start + 1)
-    agreed("admin", "policies.put", {"text": text[:start] + text[end:]}, "social.admin")
-    GLIMPSES = False
-    ask_subscriptions(37, "after a policy went")
+    text = text[:start] + text[end:] + """
+@id("oracle-water-apps")
+@title("No app of the water department writes.")
+forbid (principal, action == Tanggul::Action::"write", resource)
+when { principal.kind == "app" && principal.department == "water" };
+"""
+    agreed("admin", "policies.put", {"text": text}, "social.admin")
+    GLIMPSES, FORBIDS = False, True
+    ask_subscriptions(37, "after policies changed")
+    ask_everything(37)
+    ask_held(held, "after policies changed")
     # People go.
     for login in ("water.official", "water.crisis", "part.app", "o.device"):
         must(act(PEOPLE["admin"].token, "principal.revoke", {"login": login}), 200)
         PEOPLE[login].revoked = True
+    ask_held(held, "after people went")
     ask_subscriptions(47, "after people went")
-    for person, d, purpose in every():
-        ask_reads(person, d, purpose, 47)
-    ask_mqtt()
+    ask_everything(47)
+    [publisher.leave() for publisher in ask_mqtt("after people went").values()]
     print(json.dumps({"cells": sum(cells.values()), "by": cells, "differences": differences[:60],
                       "different": len(differences)}))
 

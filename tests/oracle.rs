@@ -24,7 +24,7 @@ fn the_oracle_agrees_on_every_cell() {
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     println!("{} cells: {}", found["cells"], found["by"]);
     assert_eq!(found["different"], 0, "{}", found["differences"]);
-    for (door, least) in [("http", 20_000), ("mqtt", 250), ("subscriptions", 1_000)] {
+    for (door, least) in [("http", 45_000), ("mqtt", 400), ("subscriptions", 1_000)] {
         assert!(found["by"][door].as_u64().unwrap() > least, "{door}: {}", found["by"]);
     }
 }

@@ -70,8 +70,8 @@ pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
                     let at = Duration::from_secs(second)
                         + Duration::from_millis(part * 330 + sender as u64 * 3);
                     let request = batch(&token, sender * SHARE, SHARE, 2, second, part);
-                    tokio::time::sleep_until((begin + at).into()).await;
-                    let due = Instant::now();
+                    let due = begin + at;
+                    tokio::time::sleep_until(due.into()).await;
                     connection.done(&request).await?;
                     times.push(due.elapsed());
                     sent.fetch_add(SHARE as u64, Ordering::Relaxed);
@@ -101,6 +101,7 @@ pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
     while let Some(ended) = senders.join_next().await {
         times.extend(ended??);
     }
+    let taken = begin.elapsed().as_secs_f64() / seconds as f64;
     stop.store(true, Ordering::Relaxed);
     let mut reads = Vec::new();
     while let Some(ended) = readers.join_next().await {
@@ -111,6 +112,7 @@ pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
     figures.add(format!("{name}: p50 of an acknowledgement"), quantile_ms(&mut times, 0.5), "ms");
     figures.add(format!("{name}: p99 of an acknowledgement"), quantile_ms(&mut times, 0.99), "ms");
     figures.add(format!("{name}: longest acknowledgement"), quantile_ms(&mut times, 1.0), "ms");
+    figures.add(format!("{name}: time taken of time given"), taken, "ratio");
     figures.add(
         format!("{name}: p99 of a live reader's query"),
         quantile_ms(&mut reads, 0.99),

@@ -21,12 +21,16 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let create = hub.request("POST", "/ngsi-ld/v1/entityOperations/create", &json!(vehicles));
     hub.connect().await?.done(&create).await?;
     all(hub, figures, "", &[1, 8, 64]).await?;
-    let token = hub.token("app").to_owned();
-    load::run(hub, figures, "durable single write", 64, move |n| {
-        let body = json!({"id": format!("urn:ngsi-ld:New:{n}"), "type": "New", "a": {"type": "Property", "value": n}});
-        crate::client::request("POST", "/ngsi-ld/v1/entities", &token, body.to_string().as_bytes())
-    })
-    .await?;
+    let new = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    for clients in [1, 8, 64] {
+        let (token, new) = (hub.token("app").to_owned(), new.clone());
+        load::run(hub, figures, "durable single write", clients, move |_| {
+            let n = new.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let body = json!({"id": format!("urn:ngsi-ld:New:{n}"), "type": "New", "a": {"type": "Property", "value": n}});
+            crate::client::request("POST", "/ngsi-ld/v1/entities", &token, body.to_string().as_bytes())
+        })
+        .await?;
+    }
     masked(hub, figures).await
 }
 

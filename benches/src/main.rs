@@ -3,8 +3,8 @@
 //! machine leaves alone, and the rate on the wall, which it does not; beside them what peers do in
 //! the same run.
 //!
-//! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify peers,
-//! and, only where named, for they are long: city growth devices
+//! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify share
+//! consoles peers, and, only where named, for they are long: city growth devices
 
 mod city;
 mod client;
@@ -54,8 +54,10 @@ impl Figures {
         self.add(format!("{name}: CPU each"), cpu_s / done * 1e6, "us");
     }
 
-    pub fn value(&self, name: &str) -> Option<f64> {
-        self.all.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    /// What was measured under a name that begins and ends so.
+    pub fn value(&self, begin: &str, end: &str) -> Option<f64> {
+        let is_it = |figure: &&Figure| figure.name.starts_with(begin) && figure.name.ends_with(end);
+        self.all.iter().find(is_it).map(|figure| figure.value)
     }
 }
 

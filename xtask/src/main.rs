@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str =
-    "cargo xtask build | demo [ARGS] | test [ARGS] | bench [--output json] | docs | release-check
+    "cargo xtask build | demo [ARGS] | test [ARGS] | bench [--output json] [SECTION...] | docs | release-check
 
   build          the release binary with the console in it, target/release/tanggul
   demo           build it, and run a working city
   test           every test, installing what they need
-  bench          the figures, on the release build
+  bench          the figures, on the release build; of all sections but the long ones, or of those that are named
   docs           write docs/configuration.md and docs/openapi.json anew
   release-check  the long proofs";
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Some("build") => build(),
         Some("demo") => build().and_then(|()| demo(rest)),
         Some("test") => test(rest),
-        Some("bench") => build().and_then(|()| bench(rest.contains(&"json".to_owned()))),
+        Some("bench") => build().and_then(|()| bench(rest)),
         Some("docs") => docs(),
         Some("release-check") => release_check(),
         _ => Err(USAGE.to_owned()),
@@ -70,6 +70,10 @@ pub fn run(
 ) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root()).envs(environment.iter().map(|(k, v)| (*k, v)));
+    if program == "npm" {
+        // What is built on the way is no part of what was asked for.
+        command.stdout(std::io::stderr());
+    }
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("`{program} {}` ended with {status}", arguments.join(" "))),
@@ -115,13 +119,11 @@ fn demo(arguments: &[String]) -> Result<(), String> {
 }
 
 /// Runs the load against the release binary; the figures are described in `benches/`.
-fn bench(json: bool) -> Result<(), String> {
+fn bench(arguments: &[String]) -> Result<(), String> {
     let program = root().join("target/release/tanggul").display().to_string();
     let mut all =
         vec!["run", "--quiet", "--release", "--locked", "--package", "bench", "--", &program];
-    if json {
-        all.push("json");
-    }
+    all.extend(arguments.iter().map(String::as_str).filter(|word| *word != "--output"));
     run(&cargo(), &all, &[])
 }
 
@@ -215,6 +217,9 @@ fn release_check() -> Result<(), String> {
         long("TANGGUL_DAMAGE_RUNS", "1000"),
         long("TANGGUL_SCHEDULES", "5000"),
         long("TANGGUL_CROWD", "100000"),
+        long("TANGGUL_MOUNTS", "required"),
+        long("TANGGUL_FUZZ_SEEDS", &root().join("fuzz/corpus").display().to_string()),
+        long("TANGGUL_MERKLE_VECTORS", &merkle_vectors()?),
     ];
     run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)?;
     build()?;
@@ -232,6 +237,22 @@ fn release_check() -> Result<(), String> {
         run(&cargo(), &all, &[])?;
         fuzzed.join().map_err(|_| "fuzzing panicked".to_owned())?
     })
+}
+
+/// The folder of the public Merkle test vectors: the one that is named, or that of Go's own mirror.
+fn merkle_vectors() -> Result<String, String> {
+    const MODULE: &str = "github.com/transparency-dev/merkle@v0.0.2";
+    if let Ok(named) = std::env::var("TANGGUL_MERKLE_VECTORS") {
+        return Ok(named);
+    }
+    let output = Command::new("go").args(["mod", "download", "-json", MODULE]).output();
+    let output = output.map_err(|error| format!("`go` cannot be run: {error}"))?;
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    let folder = answer.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \""));
+    let folder = folder.and_then(|rest| rest.split('"').next()).ok_or_else(|| {
+        format!("{MODULE} cannot be had; name its `testdata` folder in TANGGUL_MERKLE_VECTORS")
+    })?;
+    Ok(format!("{folder}/testdata"))
 }
 
 /// Each target for its share of an hour.

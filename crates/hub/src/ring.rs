@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
-use store::{Files, StoreError};
+use store::{Files, StoreError, Under};
 use vault::Secret;
 
 /// Frames that are handed to the committer before the first is waited for.
@@ -254,6 +254,11 @@ impl Hub {
             tracing::warn!("the ring holds what waits for the sensitive root");
             return;
         }
+        let mut brings = frames.iter().flat_map(|frame| &frame.entities);
+        if let Some(error) = brings.find_map(|entity| self.keyless(entity)) {
+            tracing::warn!(%error, "the ring holds what no key can be made for");
+            return;
+        }
         let Some(Back { mut records, apart, unclaimed }) = self.bring_back(frames) else { return };
         let detail = crate::recorder::map([
             ("reconciled", model::Value::Integer(count as i64)),
@@ -288,6 +293,12 @@ impl Hub {
         let lies = held.or_else(|| self.store.closed_owner(&entity.id));
         let number = lies.or_else(|| Some(snapshot.claimant(&entity.types, &entity.scopes)?.0))?;
         Some((number, snapshot.by_number(number)?.clone()))
+    }
+
+    /// Why the dataset that an entity goes to has no key; it would fail whatever is committed with it.
+    fn keyless(&self, entity: &Entity) -> Option<StoreError> {
+        let (number, dataset) = self.home_of(entity)?;
+        self.store.ensure_key(Under::Dataset(number), dataset.is_sensitive()).err()
     }
 
     fn is_away(&self, entity: &Entity) -> bool {

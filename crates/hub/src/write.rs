@@ -11,7 +11,7 @@ use ngsild::{Context, Options, render_entity};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
-use store::{Document, Under};
+use store::{Document, StoreError, Under};
 
 /// How one change of a write ended.
 #[derive(Debug)]
@@ -86,6 +86,8 @@ impl<'a> Deciding<'a> {
 
 pub(crate) enum Plan {
     Go(Planned),
+    /// Life-safety data whose dataset can be given no key now.
+    Ring(Entity, StoreError),
     Keep(Document, String),
     /// Kept until the sensitive root is opened.
     Seal(Document, Record),
@@ -123,6 +125,7 @@ impl Hub {
         let mut places = Vec::new();
         let mut documents = Vec::new();
         let mut records = Vec::new();
+        let mut in_ring = false;
         let mut deciding = Deciding::new(self, session);
         for change in changes {
             match self.plan(&mut deciding, dataset, change).await {
@@ -131,6 +134,15 @@ impl Hub {
                     places.push(results.len());
                     planned.push(plan);
                     results.push(None);
+                }
+                Plan::Ring(entity, error) => {
+                    let kept = self.ring_write(session.principal.number, &[entity]);
+                    in_ring |= kept;
+                    results.push(Some(if kept {
+                        ItemResult::Done(Outcome::Created)
+                    } else {
+                        ItemResult::Refused(HubError::Storage(error))
+                    }));
                 }
                 Plan::Keep(document, reason) => {
                     self.counters.add(Counter::Quarantined, 1);
@@ -149,7 +161,7 @@ impl Hub {
                 Plan::Refuse(error) => results.push(Some(ItemResult::Refused(error))),
             }
         }
-        let mut receipt = None;
+        let mut receipt = in_ring.then(ReceiptRef::pending);
         if !planned.is_empty() || !documents.is_empty() {
             let writer = session.principal.number;
             let committed = self
@@ -162,7 +174,7 @@ impl Hub {
                     })
                 })
                 .await??;
-            receipt = ReceiptRef::of(&committed);
+            receipt = ReceiptRef::of(&committed).or(receipt);
             for (place, result) in places.into_iter().zip(committed.results) {
                 results[place] = Some(match result {
                     Ok(outcome) => ItemResult::Done(outcome),
@@ -236,8 +248,11 @@ impl Hub {
             return plan;
         }
         let sensitive = dataset.is_sensitive();
-        if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
-            // Only this change: others in its group must not fail for a key that is sealed.
+        // Only this change: others in its group must not fail for a key that is sealed or cannot be made.
+        let mut keyless = self.store.ensure_key(Under::Dataset(number), sensitive).err();
+        let is_urgent = dataset.life_safety && matches!(change, Change::Upsert(_));
+        let goes_on = |error: &StoreError| is_urgent && !matches!(error, StoreError::NoKey(_));
+        if let Some(error) = keyless.take_if(|error| !goes_on(error)) {
             return Plan::Refuse(HubError::Storage(error));
         }
         if taken && change.replaces() {
@@ -268,7 +283,10 @@ impl Hub {
                 return plan;
             }
         }
-        Plan::Go(Planned { change, number, dataset, late: device })
+        match (keyless, change) {
+            (Some(error), Change::Upsert(entity)) => Plan::Ring(entity, error),
+            (_, change) => Plan::Go(Planned { change, number, dataset, late: device }),
+        }
     }
 
     /// Why an entity does not fit its dataset; none when it does.

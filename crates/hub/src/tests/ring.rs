@@ -231,3 +231,69 @@ async fn nothing_confidential_is_read_unrecorded() {
     tokio::time::timeout(std::time::Duration::from_secs(10), refused).await.unwrap();
     hub.stop().await;
 }
+
+/// A ring that was damaged while the hub was off gives back what is whole, and says in its record how
+/// much is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_ring_says_what_it_lost() {
+    use std::os::unix::fs::FileExt;
+    const KEPT: u32 = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    hub.stop().await;
+    drop(hub);
+    let hub = start(&directory, u64::MAX).await;
+    let gauge = session(&hub, &token);
+    for minute in 1..=KEPT {
+        let kept = hub.write(&gauge, vec![reading("River", f64::from(minute), minute)]).await;
+        assert!(matches!(kept.unwrap().results[0], ItemResult::Done(_)));
+    }
+    hub.stop().await;
+    drop(hub);
+    let ring = std::fs::read(directory.path().join("data/ring")).unwrap();
+    let end = ring.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    let mut random = super::numbers(0x9e37_79b9_7f4a_7c15);
+    let mut lossy = 0;
+    for run in 0..40 {
+        let copy = tempfile::tempdir().unwrap();
+        super::copy_all(directory.path(), copy.path());
+        let file = std::fs::OpenOptions::new().write(true).open(copy.path().join("data/ring"));
+        let (file, at) = (file.unwrap(), random(end));
+        match run % 4 {
+            0 => file.set_len(at).unwrap(),
+            1 => file.write_all_at(&vec![0; random(end - at) as usize + 1], at).unwrap(),
+            // A length, the first byte of all among them, or any byte.
+            2 => file.write_all_at(&[ring[3] ^ 1 << random(8)], 3).unwrap(),
+            _ => file.write_all_at(&[ring[at as usize] ^ 1 << random(8)], at).unwrap(),
+        }
+        drop(file);
+        let hub = start(&copy, 0).await;
+        let number = hub.store.entity("urn:x:River").map_or(0, |held| {
+            let series = held.series.iter();
+            series
+                .map(|s| {
+                    hub.store.points(s, model::Time::MIN, model::Time::MAX, None).unwrap().len()
+                })
+                .sum()
+        });
+        let lost = KEPT as usize - number;
+        let said: f64 = (0..hub.store.log_size())
+            .filter_map(|index| hub.store.record(index).unwrap())
+            .filter_map(|(_, body)| {
+                let record: model::Record = crate::kept::from_json(&body).unwrap();
+                let number = |name: &str| record.detail.get(name).and_then(model::Value::as_number);
+                Some(number("damaged")? + number("missing")?)
+            })
+            .sum();
+        assert!(said >= lost as f64, "run {run} at {at}: {lost} lost, {said} said");
+        assert!(
+            lost > 0 || said == 0.0 || number == KEPT as usize,
+            "run {run} at {at}: {said} said"
+        );
+        lossy += u32::from(lost > 0);
+        hub.stop().await;
+        let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+        assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, [], "run {run}");
+    }
+    assert!(lossy > 20, "{lossy}");
+}
