@@ -120,6 +120,8 @@ fn nothing_opens(error: &str) {
         json!([{"id": "urn:ngsi-ld:Note:one", "type": "Note", "level":
         {"value": n, "observedAt": format!("2026-02-01T10:{:02}:{:02}Z", n / 60, n % 60)}}])
     };
+    // A dataset that nothing was ever written to has no key, and then can be given none.
+    assert_eq!(city.post(UPSERT, &device, &level(1)).status, 201);
     let mut acknowledged = 0;
     while acknowledged < 100 {
         assert!(city.post(UPSERT, "app", &numbered(acknowledged)).status < 300);

@@ -12,6 +12,7 @@ use crate::Hub;
 use crate::apply::{Late, apply};
 use crate::job::{Done, Job, Planned, Shred, WriteJob, WriterStep};
 use crate::readings::{as_entity, still_fits};
+use crate::ring::Urgent;
 use model::{
     Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value,
 };
@@ -122,7 +123,7 @@ struct Group<'a> {
     /// Datasets touched whose subjects have keys of their own.
     about_people: HashSet<u32>,
     /// What life-safety writes brought, should the commit fail: by job.
-    ring: HashMap<usize, Vec<Entity>>,
+    ring: HashMap<usize, Vec<Urgent>>,
     records: Vec<Record>,
     /// Records nobody waits for: they outlive a commit that fails.
     unasked: Vec<Record>,

@@ -17,16 +17,8 @@ pub struct ReceiptRef {
 }
 
 impl ReceiptRef {
-    /// Of what the ring took: its record comes with it into the store.
-    pub(crate) fn pending() -> ReceiptRef {
-        ReceiptRef { index: u64::MAX, position: 0, group: 0, path: Vec::new() }
-    }
-
     pub(crate) fn of(committed: &Committed) -> Option<ReceiptRef> {
-        if committed.in_ring {
-            return Some(ReceiptRef::pending());
-        }
-        let index = committed.record?;
+        let index = if committed.in_ring { u64::MAX } else { committed.record? };
         let path = if committed.group == 0 {
             Vec::new()
         } else {

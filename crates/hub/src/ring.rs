@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
-use store::{Files, StoreError, Under};
+use store::{Files, StoreError};
 use vault::Secret;
 
 /// Frames that are handed to the committer before the first is waited for.
@@ -26,10 +26,19 @@ struct Back {
     unclaimed: usize,
 }
 
+/// Life-safety data for the ring, and the dataset that it was decided for.
+#[derive(Serialize, Deserialize)]
+pub struct Urgent {
+    pub home: u32,
+    pub entity: Entity,
+}
+
 /// What a frame brought, on its way to the store.
 struct Brought {
     writer: u64,
     planned: Vec<Planned>,
+    /// What cannot go there any more, for its id was taken elsewhere meanwhile.
+    misfits: Vec<Planned>,
     answer: tokio::sync::oneshot::Receiver<Result<Committed, StoreError>>,
 }
 
@@ -174,12 +183,15 @@ impl Ring {
         self.mark.sync_data()?;
         self.file.write_all_at(&[0; 4], 0)?;
         self.file.sync_data()?;
-        (self.end, self.count, self.missing) = (0, 0, 0);
+        let before = std::mem::take(&mut self.end);
+        (self.count, self.missing) = (0, 0);
         // Durable before a frame is bound to it: such a frame would not open after a power cut.
         self.mark.write_all_at(&marked(self.epoch + 1, 0), 0)?;
         self.mark.sync_data()?;
         self.epoch += 1;
-        Ok(())
+        // Now that it means nothing any more: a copy would outlive an erasure.
+        self.file.write_all_at(&vec![0; usize::try_from(before).unwrap_or(0)], 0)?;
+        self.file.sync_data()
     }
 }
 
@@ -190,16 +202,34 @@ struct Frame {
     writer: u64,
     time: Time,
     #[serde(default)]
+    urgent: Vec<Urgent>,
+    /// Of hubs that did not note where it goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     entities: Vec<Entity>,
     #[serde(default)]
     records: Vec<Record>,
 }
 
+impl Frame {
+    /// What it brings, and where to if that is known.
+    fn brings(&self) -> impl Iterator<Item = (Option<u32>, &Entity)> {
+        let urgent = self.urgent.iter().map(|one| (Some(one.home), &one.entity));
+        urgent.chain(self.entities.iter().map(|entity| (None, entity)))
+    }
+}
+
 impl Hub {
-    /// Keeps what a life-safety write brought in the ring; false when that cannot be.
-    pub(crate) fn ring_write(&self, writer: u64, entities: &[Entity]) -> bool {
-        let entities = entities.to_vec();
-        self.ring_keep(&Frame { writer, time: self.now(), entities, records: Vec::new() })
+    /// Keeps what a life-safety write brought, and its own records, in the ring; gives it back, or none
+    /// when that cannot be.
+    pub(crate) fn ring_write(
+        &self,
+        writer: u64,
+        urgent: Vec<Urgent>,
+        records: Vec<Record>,
+    ) -> Option<Vec<Urgent>> {
+        let time = self.now();
+        let frame = Frame { writer, time, urgent, entities: Vec::new(), records };
+        self.ring_keep(&frame).then_some(frame.urgent)
     }
 
     /// Keeps the record of an emergency read in the ring; false when that cannot be.
@@ -248,15 +278,10 @@ impl Hub {
         let read = |frame: &Vec<u8>| serde_json::from_slice::<Frame>(frame).ok();
         let frames: Vec<Frame> = frames.iter().filter_map(read).collect();
         let damaged = damaged + count - frames.len();
-        let mut brings = frames.iter().flat_map(|frame| &frame.entities);
-        if self.store.is_sealed() && brings.any(|entity| self.is_away(entity)) {
+        let is_away = |frame: &Frame| frame.brings().any(|(home, one)| self.is_away(home, one));
+        if self.store.is_sealed() && frames.iter().any(is_away) {
             // Together, so that they keep their order.
             tracing::warn!("the ring holds what waits for the sensitive root");
-            return;
-        }
-        let mut brings = frames.iter().flat_map(|frame| &frame.entities);
-        if let Some(error) = brings.find_map(|entity| self.keyless(entity)) {
-            tracing::warn!(%error, "the ring holds what no key can be made for");
             return;
         }
         let Some(Back { mut records, apart, unclaimed }) = self.bring_back(frames) else { return };
@@ -286,23 +311,21 @@ impl Hub {
 }
 
 impl Hub {
-    /// The dataset that an entity from the ring lies in, closed or not, or that claims it.
-    fn home_of(&self, entity: &Entity) -> Option<(u32, Arc<Dataset>)> {
+    /// The dataset that an entity from the ring was for; where that is not known the one that it lies in,
+    /// closed or not, or that claims it.
+    fn home_of(&self, noted: Option<u32>, entity: &Entity) -> Option<(u32, Arc<Dataset>)> {
         let snapshot = self.state.snapshot();
+        if let Some(number) = noted {
+            return Some((number, snapshot.by_number(number)?.clone()));
+        }
         let held = self.store.entity(&entity.id).map(|held| held.dataset);
         let lies = held.or_else(|| self.store.closed_owner(&entity.id));
         let number = lies.or_else(|| Some(snapshot.claimant(&entity.types, &entity.scopes)?.0))?;
         Some((number, snapshot.by_number(number)?.clone()))
     }
 
-    /// Why the dataset that an entity goes to has no key; it would fail whatever is committed with it.
-    fn keyless(&self, entity: &Entity) -> Option<StoreError> {
-        let (number, dataset) = self.home_of(entity)?;
-        self.store.ensure_key(Under::Dataset(number), dataset.is_sensitive()).err()
-    }
-
-    fn is_away(&self, entity: &Entity) -> bool {
-        let home = self.home_of(entity);
+    fn is_away(&self, noted: Option<u32>, entity: &Entity) -> bool {
+        let home = self.home_of(noted, entity);
         home.is_some_and(|(number, dataset)| self.is_closed(number, &dataset))
     }
 
@@ -313,12 +336,12 @@ impl Hub {
         let mut frames = frames.into_iter().peekable();
         while frames.peek().is_some() {
             let mut brought = Vec::with_capacity(BROUGHT_AT_ONCE);
-            for frame in frames.by_ref().take(BROUGHT_AT_ONCE) {
-                back.records.extend(frame.records);
-                let all = frame.entities.len();
+            for mut frame in frames.by_ref().take(BROUGHT_AT_ONCE) {
+                back.records.append(&mut frame.records);
+                let all = frame.brings().count();
                 if all > 0 {
-                    let one = self.bring(frame.writer, frame.time, frame.entities);
-                    back.unclaimed += all - one.planned.len();
+                    let one = self.bring(&frame);
+                    back.unclaimed += all - one.planned.len() - one.misfits.len();
                     brought.push(one);
                 }
             }
@@ -330,34 +353,42 @@ impl Hub {
     }
 
     /// Hands what a frame brought to the committer.
-    fn bring(&self, writer: u64, came: Time, entities: Vec<Entity>) -> Brought {
-        let mut planned = Vec::new();
-        for entity in entities {
-            let Some((number, dataset)) = self.home_of(&entity) else {
+    fn bring(&self, frame: &Frame) -> Brought {
+        let (writer, came) = (frame.writer, frame.time);
+        let (mut planned, mut misfits) = (Vec::new(), Vec::new());
+        for (noted, entity) in frame.brings() {
+            let Some((number, dataset)) = self.home_of(noted, entity) else {
                 tracing::error!(id = entity.id, "no dataset claims what the ring took");
                 continue;
             };
-            planned.push(Planned { change: Change::Upsert(entity), number, dataset, late: true });
+            let lies = self.store.entity(&entity.id).map(|held| held.dataset);
+            let lies = lies.or_else(|| self.store.closed_owner(&entity.id));
+            let change = Change::Upsert(entity.clone());
+            let one = Planned { change, number, dataset, late: true };
+            if lies.is_some_and(|lies| lies != number) { &mut misfits } else { &mut planned }
+                .push(one);
         }
         let (reply, answer) = tokio::sync::oneshot::channel();
         let job =
-            WriteJob { planned: planned.clone(), came: Some(came), ..WriteJob::new(1, reply) };
+            WriteJob { planned: planned.clone(), came: Some(came), ..WriteJob::new(writer, reply) };
         // Fails only when the committer has stopped; then no answer comes either.
         drop(self.jobs.blocking_send(Job::Write(job)));
-        Brought { writer, planned, answer }
+        Brought { writer, planned, misfits, answer }
     }
 
     /// Waits until it is written; gives how much of it does not fit any more and was set apart. None when it
     /// cannot be written now.
-    fn brought(&self, Brought { writer, planned, answer }: Brought) -> Option<usize> {
+    fn brought(&self, Brought { writer, planned, misfits, answer }: Brought) -> Option<usize> {
         let committed = answer.blocking_recv().ok()?.ok()?;
         let mut documents = Vec::new();
-        for (planned, result) in planned.iter().zip(committed.results) {
-            let (Err(refusal), Change::Upsert(entity)) = (result, &planned.change) else {
-                continue;
-            };
+        let refused = planned.iter().zip(committed.results);
+        let refused = refused.filter_map(|(one, result)| Some((one, result.err()?.to_string())));
+        let taken = "its id was taken elsewhere while it was in the ring";
+        let taken = misfits.iter().map(|one| (one, taken.to_owned()));
+        for (planned, reason) in refused.chain(taken) {
+            let Change::Upsert(entity) = &planned.change else { continue };
             let (number, dataset) = (planned.number, &planned.dataset);
-            let plan = self.set_apart(writer, entity, number, dataset, refusal.to_string(), 0);
+            let plan = self.set_apart(writer, entity, number, dataset, reason, 0);
             if let Plan::Keep(document, _) = plan {
                 documents.push(document);
             }

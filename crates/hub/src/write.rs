@@ -11,7 +11,7 @@ use ngsild::{Context, Options, render_entity};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
-use store::{Document, StoreError, Under};
+use store::{Document, Under};
 
 /// How one change of a write ended.
 #[derive(Debug)]
@@ -86,8 +86,6 @@ impl<'a> Deciding<'a> {
 
 pub(crate) enum Plan {
     Go(Planned),
-    /// Life-safety data whose dataset can be given no key now.
-    Ring(Entity, StoreError),
     Keep(Document, String),
     /// Kept until the sensitive root is opened.
     Seal(Document, Record),
@@ -125,7 +123,6 @@ impl Hub {
         let mut places = Vec::new();
         let mut documents = Vec::new();
         let mut records = Vec::new();
-        let mut in_ring = false;
         let mut deciding = Deciding::new(self, session);
         for change in changes {
             match self.plan(&mut deciding, dataset, change).await {
@@ -134,15 +131,6 @@ impl Hub {
                     places.push(results.len());
                     planned.push(plan);
                     results.push(None);
-                }
-                Plan::Ring(entity, error) => {
-                    let kept = self.ring_write(session.principal.number, &[entity]);
-                    in_ring |= kept;
-                    results.push(Some(if kept {
-                        ItemResult::Done(Outcome::Created)
-                    } else {
-                        ItemResult::Refused(HubError::Storage(error))
-                    }));
                 }
                 Plan::Keep(document, reason) => {
                     self.counters.add(Counter::Quarantined, 1);
@@ -161,7 +149,7 @@ impl Hub {
                 Plan::Refuse(error) => results.push(Some(ItemResult::Refused(error))),
             }
         }
-        let mut receipt = in_ring.then(ReceiptRef::pending);
+        let mut receipt = None;
         if !planned.is_empty() || !documents.is_empty() {
             let writer = session.principal.number;
             let committed = self
@@ -174,7 +162,7 @@ impl Hub {
                     })
                 })
                 .await??;
-            receipt = ReceiptRef::of(&committed).or(receipt);
+            receipt = ReceiptRef::of(&committed);
             for (place, result) in places.into_iter().zip(committed.results) {
                 results[place] = Some(match result {
                     Ok(outcome) => ItemResult::Done(outcome),
@@ -248,11 +236,8 @@ impl Hub {
             return plan;
         }
         let sensitive = dataset.is_sensitive();
-        // Only this change: others in its group must not fail for a key that is sealed or cannot be made.
-        let mut keyless = self.store.ensure_key(Under::Dataset(number), sensitive).err();
-        let is_urgent = dataset.life_safety && matches!(change, Change::Upsert(_));
-        let goes_on = |error: &StoreError| is_urgent && !matches!(error, StoreError::NoKey(_));
-        if let Some(error) = keyless.take_if(|error| !goes_on(error)) {
+        if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
+            // Only this change: others in its group must not fail for a key that is sealed.
             return Plan::Refuse(HubError::Storage(error));
         }
         if taken && change.replaces() {
@@ -283,10 +268,7 @@ impl Hub {
                 return plan;
             }
         }
-        match (keyless, change) {
-            (Some(error), Change::Upsert(entity)) => Plan::Ring(entity, error),
-            (_, change) => Plan::Go(Planned { change, number, dataset, late: device }),
-        }
+        Plan::Go(Planned { change, number, dataset, late: device })
     }
 
     /// Why an entity does not fit its dataset; none when it does.
@@ -338,8 +320,9 @@ impl Hub {
             reason: reason.clone(),
             entity: String::from_utf8_lossy(&json).into_owned(),
         });
-        if self.store.ensure_key(Under::Dataset(number), dataset.is_sensitive()).is_err() {
-            return Plan::Refuse(HubError::Conflict("the dataset's key is sealed".into()));
+        let sensitive = dataset.is_sensitive();
+        if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
+            return Plan::Refuse(HubError::Storage(error));
         }
         let name = format!("{prefix}{}-{}", self.now().0, hex(&vault::random::<6>()));
         Plan::Keep(

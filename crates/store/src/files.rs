@@ -143,12 +143,10 @@ impl Files {
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let beside = path.with_extension("new");
         let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&beside)?;
+            // Never the one whose fsync failed before.
+            drop(fs::remove_file(&beside));
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
             file.write_all(bytes)?;
             file.sync_all()
         };

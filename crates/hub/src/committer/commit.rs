@@ -105,10 +105,11 @@ impl Group<'_> {
         }
         let own_records_at = first_record + u64::from(grouped);
         let mut starts = Vec::with_capacity(self.jobs.len());
-        for (job, _) in &mut self.jobs {
+        for (job, _) in &self.jobs {
             let start = own_records_at + self.records.len() as u64;
             starts.push((!job.records.is_empty()).then_some(start));
-            self.records.append(&mut job.records);
+            // Kept there, too: they go to the ring with what is written, when that has to.
+            self.records.extend(job.records.iter().cloned());
         }
         self.records.extend(matched.records);
         let records = self.records.iter().chain(&self.unasked);

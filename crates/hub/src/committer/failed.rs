@@ -4,17 +4,21 @@ use crate::Hub;
 use crate::apply::apply;
 use crate::job::{Committed, Done, Planned, WriteJob, WriterStep};
 use crate::readings::as_entity;
+use crate::ring::Urgent;
 use crate::watch::ChangeEvent;
 use model::{Change, Entity, Outcome, Refusal};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use store::StoreError;
 
-/// What a write brings to life-safety datasets, if it does nothing else.
-pub fn for_ring(job: &WriteJob, planned: &[Planned]) -> Option<Vec<Entity>> {
-    let fits = job.documents.is_empty() && job.writer != 1 && !planned.is_empty();
+/// What a write brings to life-safety datasets, if it does nothing else and does not come from the ring.
+pub fn for_ring(job: &WriteJob, planned: &[Planned]) -> Option<Vec<Urgent>> {
+    let own = job.writer == 1 || job.came.is_some();
+    let fits = job.documents.is_empty() && !own && !planned.is_empty();
     let entity = |planned: &Planned| match &planned.change {
-        Change::Upsert(entity) if planned.dataset.life_safety => Some(entity.clone()),
+        Change::Upsert(entity) if planned.dataset.life_safety => {
+            Some(Urgent { home: planned.number, entity: entity.clone() })
+        }
         _ => None,
     };
     if fits { planned.iter().map(entity).collect() } else { None }
@@ -24,19 +28,20 @@ pub fn for_ring(job: &WriteJob, planned: &[Planned]) -> Option<Vec<Entity>> {
 pub struct Failed<'a> {
     pub hub: &'a Arc<Hub>,
     pub jobs: Vec<(WriteJob, Vec<Result<Outcome, Refusal>>)>,
-    pub ring: HashMap<usize, Vec<Entity>>,
+    pub ring: HashMap<usize, Vec<Urgent>>,
     pub replies: Vec<(usize, Done<u64>)>,
 }
 
 impl Failed<'_> {
     /// What steps into life-safety datasets bring; none when they go elsewhere too, or there are none.
-    fn steps(hub: &Hub, job: &WriteJob) -> Option<Vec<Entity>> {
+    fn steps(hub: &Hub, job: &WriteJob) -> Option<Vec<Urgent>> {
         let snapshot = hub.state.snapshot();
         let now = hub.store.now();
         let brings = |one: &WriterStep| {
             let held = now.by_number(one.step.entity)?;
             let safety = snapshot.by_number(held.dataset).is_some_and(|d| d.life_safety);
-            safety.then(|| as_entity(&held, &one.step))?
+            let entity = safety.then(|| as_entity(&held, &one.step))??;
+            Some(Urgent { home: held.dataset, entity })
         };
         if job.steps.is_empty() { None } else { job.steps.iter().map(brings).collect() }
     }
@@ -47,11 +52,14 @@ impl Failed<'_> {
         tracing::error!(%error, "a commit failed");
         let mut kept = Vec::new();
         let mut shown: BTreeMap<u64, ChangeEvent> = BTreeMap::new();
-        for (at, (job, results)) in self.jobs.into_iter().enumerate() {
+        for (at, (mut job, results)) in self.jobs.into_iter().enumerate() {
             let entities = self.ring.remove(&at).or_else(|| Self::steps(self.hub, &job));
             let entities = entities.filter(|_| results.iter().all(Result::is_ok));
-            match entities {
-                Some(entities) if self.hub.ring_write(job.writer, &entities) => {
+            let records = std::mem::take(&mut job.records);
+            let urgent =
+                entities.and_then(|urgent| self.hub.ring_write(job.writer, urgent, records));
+            match urgent {
+                Some(urgent) => {
                     let committed = Committed {
                         results,
                         record: None,
@@ -61,10 +69,10 @@ impl Failed<'_> {
                         path: Vec::new(),
                         leaf: [0; 32],
                     };
-                    entities.into_iter().for_each(|entity| show(self.hub, &mut shown, entity));
+                    urgent.into_iter().for_each(|one| show(self.hub, &mut shown, one.entity));
                     kept.push((job.reply, committed));
                 }
-                _ => drop(job.reply.send(Err(copy(error)))),
+                None => drop(job.reply.send(Err(copy(error)))),
             }
         }
         for (_, reply) in self.replies {

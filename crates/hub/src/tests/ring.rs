@@ -82,7 +82,9 @@ async fn what_was_in_the_ring_takes_nothing_from_what_came_after_it() {
     hub.write(&gauge, vec![dated(1.0)]).await.unwrap();
     let ring = |level| {
         let Change::Upsert(entity) = dated(level) else { unreachable!() };
-        assert!(hub.ring_write(gauge.principal.number, &[entity]));
+        let home = hub.store.entity("urn:x:River").unwrap().dataset;
+        let urgent = vec![crate::ring::Urgent { home, entity }];
+        assert!(hub.ring_write(gauge.principal.number, urgent, Vec::new()).is_some());
     };
     at(10);
     ring(5.0);
@@ -165,7 +167,9 @@ async fn the_ring_waits_for_the_sensitive_root() {
     // As readings come the short way: without a type.
     let Change::Upsert(mut entity) = dated(5.0) else { unreachable!() };
     entity.types.clear();
-    assert!(hub.ring_write(1, &[entity]));
+    let home = hub.store.entity("urn:x:River").unwrap().dataset;
+    let urgent = vec![crate::ring::Urgent { home, entity }];
+    assert!(hub.ring_write(1, urgent, Vec::new()).is_some());
     hub.stop().await;
     drop(hub);
     let (key, away) =
@@ -296,4 +300,41 @@ async fn a_damaged_ring_says_what_it_lost() {
         assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, [], "run {run}");
     }
     assert!(lossy > 20, "{lossy}");
+}
+
+/// What is in the ring was decided for one dataset: whoever takes its id in another one meanwhile does not
+/// get it, and the record that goes with it comes home as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_ring_goes_where_it_was_for_or_to_the_steward() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    hub.write(&gauge, vec![reading("River", 1.0, 0)]).await.unwrap();
+    let Change::Upsert(river) = reading("River", 2.0, 1) else { unreachable!() };
+    let rivers = hub.store.entity("urn:x:River").unwrap().dataset;
+    let taken = model::Entity { id: "urn:x:taken".into(), ..river.clone() };
+    let urgent = [river, taken].map(|entity| crate::ring::Urgent { home: rivers, entity });
+    let detail = crate::recorder::map([("told", model::Value::from("with it"))]);
+    let made = crate::recorder::record(&gauge, model::Verb::Write, "rivers", hub.now(), detail);
+    assert!(hub.ring_write(gauge.principal.number, urgent.into(), vec![made]).is_some());
+    let Change::Upsert(meter) = reading("Meter", 7.0, 0) else { unreachable!() };
+    let meter = Change::Create(model::Entity { id: "urn:x:taken".into(), ..meter });
+    hub.write(&hub.own_session(), vec![meter]).await.unwrap();
+    let brought = hub.clone();
+    tokio::task::spawn_blocking(move || brought.reconcile_ring()).await.unwrap();
+    assert_eq!(hub.ring.lock().count(), 0);
+    assert_eq!(level(&hub, "River").await, Some(2.0));
+    let held = hub.store.entity("urn:x:taken").unwrap();
+    assert_ne!(held.dataset, rivers);
+    assert_eq!(held.entity.types, [model::Name::new("Meter")], "it is what it was made as");
+    assert_eq!(level(&hub, "Meter").await, Some(7.0));
+    assert_eq!(hub.store.count_documents(crate::kinds::QUARANTINE, "rivers/"), 1);
+    let records = (0..hub.store.log_size()).filter_map(|index| hub.store.record(index).unwrap());
+    let told = records.filter(|(_, body)| String::from_utf8_lossy(body).contains("with it"));
+    assert_eq!(told.count(), 1);
+    let ring = std::fs::read(directory.path().join("data/ring")).unwrap();
+    assert!(ring.iter().all(|byte| *byte == 0), "what came home is not kept here as well");
+    hub.stop().await;
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
 }

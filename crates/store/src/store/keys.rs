@@ -4,7 +4,7 @@ use crate::batch::Under;
 use crate::engine::Table;
 use crate::{Store, StoreError};
 use std::sync::atomic::Ordering;
-use vault::{Root, Scope, Secret};
+use vault::{Keyring, Root, Scope, Secret};
 
 impl Store {
     pub(crate) fn scope_of(under: Under) -> Scope {
@@ -25,7 +25,13 @@ impl Store {
         if self.keyring.read().current(scope).is_some() {
             return Ok(());
         }
-        self.new_key(under, sensitive)
+        let mut ring = self.keyring.write();
+        // Somebody else may have made it meanwhile.
+        if ring.current(scope).is_some() {
+            Ok(())
+        } else {
+            self.add_key(&mut ring, under, sensitive)
+        }
     }
 
     /// Whether there is a key for `under`, and it is not sealed.
@@ -67,8 +73,11 @@ impl Store {
     /// # Errors
     /// When its root is sealed or the keyring cannot be written.
     pub fn new_key(&self, under: Under, sensitive: bool) -> Result<(), StoreError> {
+        self.add_key(&mut self.keyring.write(), under, sensitive)
+    }
+
+    fn add_key(&self, ring: &mut Keyring, under: Under, sensitive: bool) -> Result<(), StoreError> {
         let root = if sensitive { Root::Sensitive } else { Root::Operational };
-        let mut ring = self.keyring.write();
         let (id, line) = ring
             .create(Self::scope_of(under), root)
             .ok_or_else(|| StoreError::NoKey(format!("{under:?}")))?;
