@@ -5,6 +5,8 @@ use crate::{Figures, load};
 use serde_json::{Value, json};
 
 const VEHICLES: u64 = 1_000;
+/// Values that each one's speed takes in turns.
+const SPEEDS: u64 = 8;
 
 /// An entity of some 500 bytes.
 pub fn vehicle(n: u64) -> Value {
@@ -50,10 +52,12 @@ async fn all(
         })
         .collect();
     let query = hub.request("GET", "/ngsi-ld/v1/entities?type=Vehicle&limit=20", &Value::Null);
-    let patches: Vec<Vec<u8>> = (0..VEHICLES)
+    // Another value each time that its turn comes.
+    let patches: Vec<Vec<u8>> = (0..VEHICLES * SPEEDS)
         .map(|n| {
-            let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Vehicle:{n}/attrs");
-            hub.request("PATCH", &path, &json!({"speed": {"type": "Property", "value": n % 120}}))
+            let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Vehicle:{}/attrs", n % VEHICLES);
+            let speed = n / VEHICLES + n % 120;
+            hub.request("PATCH", &path, &json!({"speed": {"type": "Property", "value": speed}}))
         })
         .collect();
     for count in clients {
@@ -66,7 +70,7 @@ async fn all(
         })
         .await?;
         let patches = patches.clone();
-        let patch = move |n: u64| patches[(n % VEHICLES) as usize].clone();
+        let patch = move |n: u64| patches[(n % (VEHICLES * SPEEDS)) as usize].clone();
         load::run(hub, figures, &format!("durable PATCH{through}"), *count, patch).await?;
     }
     Ok(())

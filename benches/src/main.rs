@@ -4,10 +4,11 @@
 //! the same run.
 //!
 //! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify share
-//! consoles peers, and, only where named, for they are long: city growth devices
+//! consoles peers, and, only where named, for they are long: city growth devices cold
 
 mod city;
 mod client;
+mod cold;
 mod consoles;
 mod doors;
 mod entities;
@@ -108,6 +109,9 @@ fn main() -> anyhow::Result<()> {
         }
         if sections.contains(&"devices") {
             growth::devices(program, &mut figures).await?;
+        }
+        if sections.contains(&"cold") {
+            cold::measure(&mut figures)?;
         }
         if wanted("peers") {
             peers::measure(&mut figures).await?;
