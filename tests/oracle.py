@@ -466,6 +466,9 @@ def subscribe():
 def ask_subscriptions(value, when):
     """Changes everything once; each subscriber is told what he may see, or nothing."""
     with arrived:
+        # What was changed before is told of first.
+        while arrived.wait(2):
+            pass
         received.clear()
     for id in DATASETS:
         put(id, value)
