@@ -282,7 +282,16 @@ impl<'a> Group<'a> {
         if self.leaves(of.unwrap_or(planned.number), known) {
             return Err(Refusal::Leaving(planned.change.id().to_owned()));
         }
+        if of.is_some_and(|of| of != planned.number) {
+            // It was decided for one dataset, and meanwhile the id was taken in another one.
+            return Err(Refusal::Exists(planned.change.id().to_owned()));
+        }
         let work = known.and_then(|number| self.works.get(&number));
+        let deleted = work.and_then(|work| work.deleted);
+        if self.came.is_some_and(|came| deleted.is_some_and(|deleted| deleted >= came)) {
+            // It came before the deletion, and is done only now.
+            return Err(Refusal::NotFound(planned.change.id().to_owned()));
+        }
         let living = work.filter(|work| work.deleted.is_none()).map(|work| work.entity.clone());
         if let (Change::Forget { id, name, instance_id, all }, Some(number)) =
             (&planned.change, known)

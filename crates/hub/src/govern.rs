@@ -322,6 +322,7 @@ fn shred(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
         // What waits for the root could not be found, and would outlive the deletion.
         return Err(HubError::Sealed(dataset.id.clone()));
     }
+    hub.ring_is_home()?;
     Ok(Effects {
         detail: map([("dataset", Value::from(dataset.id.as_str()))]),
         public: true,
@@ -341,6 +342,7 @@ fn erase(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     let held = hub.store.entity(&id).filter(|held| held.dataset == number);
     let held =
         held.ok_or_else(|| HubError::NotFound(format!("there is no entity with the id `{id}`")))?;
+    hub.ring_is_home()?;
     let reference = hub.subject(number, &dataset, &id, Some(held.number));
     Ok(Effects {
         detail: map([

@@ -77,20 +77,20 @@ impl Hub {
                 .name("committer".into())
                 .spawn(move || committer::run(&hub, queue))
         };
-        let upkeep = {
-            let hub = hub.clone();
-            std::thread::Builder::new()
-                .name("upkeep".into())
-                .spawn(move || crate::upkeep::run(&hub))
-        };
-        for thread in [committer, upkeep] {
+        let is_there = |thread: std::io::Result<_>| {
             let thread = thread.map_err(|error| HubError::Conflict(error.to_string()))?;
             hub.threads.lock().push(thread);
-        }
+            Ok::<_, HubError>(())
+        };
+        is_there(committer)?;
         hub.recompile_subscriptions();
         hub.finish_shredding();
         hub.open_inbox();
         hub.reconcile_ring();
+        // After that: nothing is brought home by two at once.
+        let upkeep = hub.clone();
+        let upkeep = move || crate::upkeep::run(&upkeep);
+        is_there(std::thread::Builder::new().name("upkeep".into()).spawn(upkeep))?;
         Ok(hub)
     }
 

@@ -132,11 +132,12 @@ impl Hub {
         let Waiting { writer, dataset: number, late, apart, change } = waiting;
         let snapshot = self.state.snapshot();
         let dataset = snapshot.by_number(number)?.clone();
-        let held = self.store.entity(change.id()).filter(|held| held.deleted.is_none());
+        let held = self.store.entity(change.id());
+        let elsewhere = held.as_ref().is_some_and(|held| held.dataset != number);
+        let held = held.filter(|held| held.deleted.is_none());
         let before = held.as_ref().map(|held| held.entity.as_ref());
         let now: Time = self.now();
         let whole = before.is_none() || change.replaces();
-        let elsewhere = held.as_ref().is_some_and(|held| held.dataset != number);
         let planned = Planned { change: change.clone(), number, dataset: dataset.clone(), late };
         let leaves = before.is_some()
             && change.replaces()

@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
-use store::{Files, StoreError};
+use store::{Document, Files, StoreError};
 use vault::Secret;
 
 /// Frames that are handed to the committer before the first is waited for.
 const BROUGHT_AT_ONCE: usize = 1_000;
 
-/// What came back from the ring: records, and how much was set apart, for it does not fit any more, or
-/// belongs to no dataset any more.
+/// What came back from the ring: records, what is to be set apart, for it does not fit any more, and how
+/// much belongs to no dataset any more.
 #[derive(Default)]
 struct Back {
     records: Vec<Record>,
-    apart: usize,
+    apart: Vec<Document>,
     unclaimed: usize,
 }
 
@@ -116,6 +116,9 @@ impl Ring {
             ring.count += 1;
         }
         ring.missing = known.saturating_sub(ring.count);
+        if ring.count == 0 && known == 0 {
+            ring.wipe().map_err(wrong)?;
+        }
         Ok(ring)
     }
 
@@ -182,15 +185,23 @@ impl Ring {
         self.mark.write_all_at(&marked(self.epoch, 0), 0)?;
         self.mark.sync_data()?;
         self.file.write_all_at(&[0; 4], 0)?;
+        // Whether that is safe or not: the next frame goes where the first one is looked for.
+        (self.end, self.count, self.missing) = (0, 0, 0);
         self.file.sync_data()?;
-        let before = std::mem::take(&mut self.end);
-        (self.count, self.missing) = (0, 0);
         // Durable before a frame is bound to it: such a frame would not open after a power cut.
         self.mark.write_all_at(&marked(self.epoch + 1, 0), 0)?;
         self.mark.sync_data()?;
         self.epoch += 1;
-        // Now that it means nothing any more: a copy would outlive an erasure.
-        self.file.write_all_at(&vec![0; usize::try_from(before).unwrap_or(0)], 0)?;
+        self.wipe()
+    }
+
+    /// Of an empty ring nothing is left in the file: a copy of what came home would outlive an erasure.
+    fn wipe(&self) -> std::io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(limits::RING_BYTES).unwrap_or(0)];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return Ok(()) };
+        bytes.fill(0);
+        self.file.write_all_at(&bytes[..=last], 0)?;
         self.file.sync_data()
     }
 }
@@ -254,6 +265,19 @@ impl Hub {
         kept
     }
 
+    /// Whether nothing is in the ring that would come home after what it belongs to was deleted.
+    ///
+    /// # Errors
+    /// When something is.
+    pub(crate) fn ring_is_home(&self) -> Result<(), HubError> {
+        if self.ring.lock().end == 0 {
+            return Ok(());
+        }
+        let what =
+            "what went to the ring has not come home yet; try again when the store can write";
+        Err(HubError::Conflict(what.into()))
+    }
+
     /// Shows states that went to the ring, so that the picture goes on while writes fail.
     pub(crate) fn show_from_ring(&self, events: Vec<ChangeEvent>) {
         self.store.show(events.iter().map(|event| (event.number, event.entity.clone())));
@@ -289,14 +313,15 @@ impl Hub {
             ("reconciled", model::Value::Integer(count as i64)),
             ("damaged", model::Value::Integer(damaged as i64)),
             ("missing", model::Value::Integer(missing.cast_signed())),
-            ("set_apart", model::Value::Integer(apart as i64)),
+            ("set_apart", model::Value::Integer(apart.len() as i64)),
             ("unclaimed", model::Value::Integer(unclaimed as i64)),
         ]);
         let own = self.own_session();
         let made = crate::recorder::record(&own, model::Verb::Upkeep, "", self.now(), detail);
         records.push(made);
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let job = Job::Records { records, reply: Some(reply) };
+        // At the end and together, so that nothing is there twice when it could not be done to the end.
+        let job = Job::Write(WriteJob { documents: apart, records, ..WriteJob::new(1, reply) });
         if self.jobs.blocking_send(job).is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
             return;
         }
@@ -346,7 +371,7 @@ impl Hub {
                 }
             }
             for one in brought {
-                back.apart += self.brought(one)?;
+                back.apart.extend(self.brought(one)?);
             }
         }
         Some(back)
@@ -376,9 +401,10 @@ impl Hub {
         Brought { writer, planned, misfits, answer }
     }
 
-    /// Waits until it is written; gives how much of it does not fit any more and was set apart. None when it
+    /// Waits until it is written; gives what of it does not fit any more, for the steward. None when it
     /// cannot be written now.
-    fn brought(&self, Brought { writer, planned, misfits, answer }: Brought) -> Option<usize> {
+    fn brought(&self, brought: Brought) -> Option<Vec<Document>> {
+        let Brought { writer, planned, misfits, answer } = brought;
         let committed = answer.blocking_recv().ok()?.ok()?;
         let mut documents = Vec::new();
         let refused = planned.iter().zip(committed.results);
@@ -389,18 +415,10 @@ impl Hub {
             let Change::Upsert(entity) = &planned.change else { continue };
             let (number, dataset) = (planned.number, &planned.dataset);
             let plan = self.set_apart(writer, entity, number, dataset, reason, 0);
-            if let Plan::Keep(document, _) = plan {
-                documents.push(document);
-            }
+            let Plan::Keep(document, _) = plan else { return None };
+            documents.push(document);
         }
-        let apart = documents.len();
-        if apart > 0 {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            let job = WriteJob { documents, ..WriteJob::new(1, reply) };
-            self.jobs.blocking_send(Job::Write(job)).ok()?;
-            answer.blocking_recv().ok()?.ok()?;
-        }
-        Some(apart)
+        Some(documents)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::job::{Committed, Done, Planned, WriteJob, WriterStep};
 use crate::readings::as_entity;
 use crate::ring::Urgent;
 use crate::watch::ChangeEvent;
-use model::{Change, Entity, Outcome, Refusal};
+use model::{Change, Outcome, Refusal};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use store::StoreError;
@@ -69,7 +69,7 @@ impl Failed<'_> {
                         path: Vec::new(),
                         leaf: [0; 32],
                     };
-                    urgent.into_iter().for_each(|one| show(self.hub, &mut shown, one.entity));
+                    urgent.into_iter().for_each(|one| show(self.hub, &mut shown, one));
                     kept.push((job.reply, committed));
                 }
                 None => drop(job.reply.send(Err(copy(error)))),
@@ -86,9 +86,11 @@ impl Failed<'_> {
 }
 
 /// What an entity becomes by what the ring took.
-fn show(hub: &Hub, shown: &mut BTreeMap<u64, ChangeEvent>, brought: Entity) {
+fn show(hub: &Hub, shown: &mut BTreeMap<u64, ChangeEvent>, urgent: Urgent) {
+    let Urgent { home, entity: brought } = urgent;
     // New ones are there once the ring is reconciled.
-    let held = hub.store.entity(&brought.id).filter(|held| held.deleted.is_none());
+    let held = hub.store.entity(&brought.id);
+    let held = held.filter(|held| held.deleted.is_none() && held.dataset == home);
     let Some(held) = held else { return };
     let before = shown.get(&held.number).map_or(&held.entity, |event| &event.entity);
     let Ok(applied) = apply(Change::Upsert(brought), Some(before), hub.now(), true) else { return };

@@ -1,8 +1,9 @@
 //! While the disk is full: what goes on through the ring, what is told, and what is recorded.
 
 use super::{city, dataset, level, now, reading, session, start, start_at};
+use crate::job::{Job, Planned, WriteJob};
 use crate::{Hub, HubError, ItemResult};
-use model::{Change, Session};
+use model::{Change, Refusal, Session};
 use ngsild::{Context, Filter, Form, parse_entity, parse_json};
 use std::sync::Arc;
 
@@ -310,16 +311,25 @@ async fn what_is_in_the_ring_goes_where_it_was_for_or_to_the_steward() {
     let (hub, token) = city(&directory).await;
     let gauge = session(&hub, &token);
     hub.write(&gauge, vec![reading("River", 1.0, 0)]).await.unwrap();
+    let erased = crate::Act {
+        name: "dataset.shred".into(),
+        body: crate::recorder::map([("dataset", model::Value::from("rivers"))]),
+    };
     let Change::Upsert(river) = reading("River", 2.0, 1) else { unreachable!() };
     let rivers = hub.store.entity("urn:x:River").unwrap().dataset;
     let taken = model::Entity { id: "urn:x:taken".into(), ..river.clone() };
-    let urgent = [river, taken].map(|entity| crate::ring::Urgent { home: rivers, entity });
+    let gone = model::Entity { id: "urn:x:gone".into(), ..river.clone() };
+    hub.write(&hub.own_session(), vec![Change::Create(gone.clone())]).await.unwrap();
+    let urgent = [river, taken, gone].map(|entity| crate::ring::Urgent { home: rivers, entity });
     let detail = crate::recorder::map([("told", model::Value::from("with it"))]);
     let made = crate::recorder::record(&gauge, model::Verb::Write, "rivers", hub.now(), detail);
     assert!(hub.ring_write(gauge.principal.number, urgent.into(), vec![made]).is_some());
     let Change::Upsert(meter) = reading("Meter", 7.0, 0) else { unreachable!() };
     let meter = Change::Create(model::Entity { id: "urn:x:taken".into(), ..meter });
-    hub.write(&hub.own_session(), vec![meter]).await.unwrap();
+    let gone = Change::Delete { id: "urn:x:gone".into() };
+    hub.write(&hub.own_session(), vec![meter, gone]).await.unwrap();
+    let refused = hub.act(&hub.own_session(), erased).await;
+    assert!(matches!(refused, Err(HubError::Conflict(_))), "{refused:?}");
     let brought = hub.clone();
     tokio::task::spawn_blocking(move || brought.reconcile_ring()).await.unwrap();
     assert_eq!(hub.ring.lock().count(), 0);
@@ -328,7 +338,8 @@ async fn what_is_in_the_ring_goes_where_it_was_for_or_to_the_steward() {
     assert_ne!(held.dataset, rivers);
     assert_eq!(held.entity.types, [model::Name::new("Meter")], "it is what it was made as");
     assert_eq!(level(&hub, "Meter").await, Some(7.0));
-    assert_eq!(hub.store.count_documents(crate::kinds::QUARANTINE, "rivers/"), 1);
+    assert_eq!(hub.store.count_documents(crate::kinds::QUARANTINE, "rivers/"), 2);
+    assert!(hub.store.entity("urn:x:gone").unwrap().deleted.is_some(), "it stays deleted");
     let records = (0..hub.store.log_size()).filter_map(|index| hub.store.record(index).unwrap());
     let told = records.filter(|(_, body)| String::from_utf8_lossy(body).contains("with it"));
     assert_eq!(told.count(), 1);
@@ -337,4 +348,36 @@ async fn what_is_in_the_ring_goes_where_it_was_for_or_to_the_steward() {
     hub.stop().await;
     let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
     assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
+}
+
+/// Between the decision and the commit somebody else may have made what has the id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_goes_into_no_other_dataset_than_it_was_decided_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    let at = |of_type: &str, value: f64| {
+        let Change::Upsert(entity) = reading(of_type, value, 0) else { unreachable!() };
+        model::Entity { id: "urn:x:both".into(), ..entity }
+    };
+    hub.write(&hub.own_session(), vec![Change::Create(at("Meter", 1.0))]).await.unwrap();
+    let snapshot = hub.state.snapshot();
+    let (number, rivers) = snapshot.dataset("rivers").unwrap().clone();
+    for (change, late) in [
+        (Change::Upsert(at("River", 2.0)), true),
+        (Change::Put(at("River", 3.0)), false),
+        (Change::Delete { id: "urn:x:both".into() }, false),
+    ] {
+        let planned = vec![Planned { change, number, dataset: rivers.clone(), late }];
+        let writer = gauge.principal.number;
+        let committed = hub
+            .submit(|reply| Job::Write(WriteJob { planned, ..WriteJob::new(writer, reply) }))
+            .await
+            .unwrap()
+            .unwrap();
+        let taken = Refusal::Exists("urn:x:both".into());
+        assert_eq!(committed.results, [Err(taken)]);
+    }
+    assert_eq!(level(&hub, "Meter").await, Some(1.0));
+    hub.stop().await;
 }
