@@ -22,6 +22,7 @@ pub const TARGETS: [Target; 8] = [
             ENTITY,
             r#"[{"id":"urn:x:1","type":"T","n":{"value":1.5,"unitCode":"CMT","observedAt":"2026-01-01T00:00:00Z"}}]"#,
             r#"{"id":"urn:x:2","type":["A","B"],"scope":["/a/b"],"l":{"languageMap":{"id":"air"}},"v":{"vocab":"x"},"j":{"json":{"a":[null,1e9]}}}"#,
+            r#"{"id":"urn:x:4","type":"T","https://uri.etsi.org/ngsi-ld/default-context/id":1,"l":{"value":2,"https://uri.etsi.org/ngsi-ld/default-context/observedAt":"x"}}"#,
             r#"{"id":"urn:x:3","type":"T","a":[{"value":1},{"value":2,"datasetId":"urn:d:1"}],"list":{"valueList":[1,"b"]}}"#,
         ],
     ),

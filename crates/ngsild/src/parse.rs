@@ -146,8 +146,8 @@ pub fn parse_fragment(value: &Value, context: &Context, form: Form) -> Result<En
             "scope" => entity.scopes = parse_scopes(value)?,
             "@context" | "createdAt" | "modifiedAt" | "deletedAt" => {}
             name => {
-                let attribute = check_name(name)
-                    .and_then(|()| parse_attribute(context.expand(name), value, context, form))
+                let attribute = attribute_name(name, context)
+                    .and_then(|name| parse_attribute(name, value, context, form))
                     .map_err(|invalid| invalid.inside(name))?;
                 if entity.attribute(attribute.name.as_str()).is_some() {
                     return Err(
@@ -188,6 +188,54 @@ fn parse_scopes(value: &Value) -> Result<Vec<String>, Invalid> {
         }
     };
     value.items().iter().map(scope).collect()
+}
+
+/// Members of an entity that are no attributes, and those of an attribute's instance that are no attributes
+/// of it.
+const OF_ENTITIES: [&str; 9] =
+    ["id", "@id", "type", "@type", "scope", "@context", "createdAt", "modifiedAt", "deletedAt"];
+const OF_INSTANCES: [&str; 20] = [
+    "type",
+    "@type",
+    "createdAt",
+    "modifiedAt",
+    "deletedAt",
+    "instanceId",
+    "objectType",
+    "previousValue",
+    "previousObject",
+    "previousLanguageMap",
+    "observedAt",
+    "unitCode",
+    "datasetId",
+    "value",
+    "object",
+    "languageMap",
+    "json",
+    "vocab",
+    "valueList",
+    "objectList",
+];
+
+/// A name that would be written as one of `members` is none: whoever reads what is written would take
+/// the one for the other.
+fn check_no_member(name: &Name, members: &[&str]) -> Result<(), Invalid> {
+    if members.contains(&name.as_str()) {
+        let what = format!("means `{name}`, which is no name for an attribute here");
+        return Err(Invalid::data("", what));
+    }
+    Ok(())
+}
+
+/// The name that an attribute gets by a term, under a context.
+///
+/// # Errors
+/// When it is no name, or means one of an entity's own members.
+pub fn attribute_name(term: &str, context: &Context) -> Result<Name, Invalid> {
+    check_name(term)?;
+    let name = context.expand(term);
+    check_no_member(&name, &OF_ENTITIES)?;
+    Ok(name)
 }
 
 /// Reads one attribute: one instance, or a list of them with different `datasetId`s.
@@ -322,9 +370,14 @@ fn parse_instance(
             }
             name => {
                 check_name(name).map_err(|invalid| invalid.inside(name))?;
+                let part_name = context.expand(name);
+                // Members of another kind of attribute, by their own names, mean nothing here.
+                if part_name.as_str() != name {
+                    check_no_member(&part_name, &OF_INSTANCES).map_err(|e| e.inside(name))?;
+                }
                 let part = parse_instance(value, context, form, depth + 1)
                     .map_err(|invalid| invalid.inside(name))?;
-                instance.parts.push((context.expand(name), part));
+                instance.parts.push((part_name, part));
             }
         }
     }

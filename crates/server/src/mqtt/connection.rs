@@ -8,7 +8,9 @@ use hub::{HubError, ItemResult, Source, WriteReport};
 use model::{
     Attribute, Change, Content, Credential, Entity, Instance, Name, Refusal, Session, Time, Value,
 };
-use ngsild::{Context, Form, check_uri, parse_attribute, parse_fragment, parse_json};
+use ngsild::{
+    Context, Form, attribute_name, check_uri, parse_attribute, parse_fragment, parse_json,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -383,7 +385,8 @@ fn bare(id: &str, attribute: &str, payload: &[u8]) -> Result<Change, String> {
     check_uri(id, "topic").map_err(|invalid| invalid.to_string())?;
     let text =
         std::str::from_utf8(payload).map_err(|_| "the payload is no UTF-8".to_owned())?.trim();
-    let name = Name::new(attribute);
+    let name =
+        attribute_name(attribute, &Context::core()).map_err(|invalid| invalid.to_string())?;
     let attribute = match serde_json::from_str::<Value>(text) {
         Ok(value @ Value::Map(_)) => {
             let parsed = parse_attribute(name, &value, &Context::core(), Form::Full);
@@ -460,6 +463,10 @@ mod tests {
             ("in/rivers/urn:x:1/level", b""),
             ("in/rivers/urn:x:1/level/more", b"5"),
             ("in/rivers/urn:x:1/level", b"\xff"),
+            ("in/rivers/urn:x:1/", b"5"),
+            ("in/rivers/urn:x:1/id", b"5"),
+            ("in/rivers/urn:x:1/type", br#"{"value":5}"#),
+            ("in/rivers/urn:x:1/a\"b", b"5"),
         ] {
             assert!(message(topic, payload).is_err(), "{topic}");
         }
