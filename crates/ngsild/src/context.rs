@@ -155,7 +155,7 @@ impl Meaning {
         match (term, iri) {
             ("@vocab", Some(iri)) => self.vocabulary = Some(iri.to_owned()),
             (keyword, _) if keyword.starts_with('@') => {}
-            // What looks like an IRI means itself (JSON-LD 1.1 API, clause 4.2.2, step 14.2.5).
+            // What looks like an IRI means itself (JSON-LD 1.1 API, clause 4.2.2, step 14).
             (term, _) if term.contains(':') => {}
             (term, Some(iri)) if !iri.starts_with('@') => {
                 self.terms.insert(term.to_owned(), iri.to_owned());
