@@ -233,7 +233,8 @@ def run(name, number):
 
 def main():
     official = [tuple(line.split("\t")) for line in OFFICIAL.read_text().splitlines()]
-    groups = [group for group in GROUPS if not ASKED or group in ASKED]
+    # One of them came after ETSI's text, and has none of its cases.
+    groups = [group for group in GROUPS if (TREE / "TP/NGSI-LD" / group).is_dir() and (not ASKED or group in ASKED)]
     # The last names the port 9090 in two of its cases.
     numbers = {group: (n + 1) % len(GROUPS) for n, group in enumerate(GROUPS)}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
