@@ -16,14 +16,22 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     hub.connect().await?.done(&create).await?;
     let get = hub.request("GET", "/ngsi-ld/v1/entities/urn:ngsi-ld:Secret:1", &Value::Null);
     let name = "confidential reads, one record each";
+    let read = get.clone();
     load::run(hub, figures, name, 64, move |_| get.clone()).await?;
     let steward = hub.token("steward").to_owned();
-    load::run(hub, figures, "acts (a device is enrolled), one record each", 64, move |n| {
-        let body = json!({"login": format!("enrolled-{n}"), "dataset": "rivers", "streams": [format!("urn:x:{n}")]});
+    let enrol = move |login: String| {
+        let body = json!({"login": login, "dataset": "rivers", "streams": ["urn:x:1"]});
         let act = json!({"act": "device.enrol", "body": body}).to_string();
         crate::client::request("POST", "/api/v1/acts", &steward, act.as_bytes())
+    };
+    let act = enrol.clone();
+    let name = "acts and confidential reads, one record each, every sixteenth an act";
+    load::run(hub, figures, name, 64, move |n| {
+        if n.is_multiple_of(16) { act(format!("among-{n}")) } else { read.clone() }
     })
     .await?;
+    let name = "acts (a device is enrolled), one record each";
+    load::run(hub, figures, name, 64, move |n| enrol(format!("enrolled-{n}"))).await?;
     let mut times = Vec::new();
     let mut connection = hub.connect().await?;
     for n in 0..20 {

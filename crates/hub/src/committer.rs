@@ -243,25 +243,31 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The entity as it is in this group.
-    fn work(&mut self, job: usize, planned: &Planned) -> Option<u64> {
+    /// The entity as it is in this group, if there is one.
+    ///
+    /// # Errors
+    /// When it lies in another dataset than the one that was decided on: the id was taken meanwhile.
+    fn work(&mut self, job: usize, planned: &Planned) -> Result<Option<u64>, Refusal> {
         let id = planned.change.id();
-        let number = self.hub.store.number_of(id).or_else(|| self.ids.get(id).copied())?;
-        if self.works.contains_key(&number) {
-            return Some(number);
-        }
-        let held = self.hub.store.entity_by_number(number)?;
-        // An entity stays in the dataset it was created in.
-        let model = if held.dataset == planned.number {
-            planned.dataset.clone()
-        } else {
-            self.hub.state.snapshot().by_number(held.dataset)?.clone()
+        let lies_in = |dataset: u32| {
+            let fits = dataset == planned.number;
+            fits.then_some(()).ok_or_else(|| Refusal::Exists(id.to_owned()))
         };
+        let number = self.hub.store.number_of(id).or_else(|| self.ids.get(id).copied());
+        let Some(number) = number else {
+            self.hub.store.closed_owner(id).map_or(Ok(()), lies_in)?;
+            return Ok(None);
+        };
+        if let Some(work) = self.works.get(&number) {
+            return lies_in(work.dataset).map(|()| Some(number));
+        }
+        let Some(held) = self.hub.store.entity_by_number(number) else { return Ok(None) };
+        lies_in(held.dataset)?;
         let entity = self.with_steps(&held);
         let work = Work {
             number,
             dataset: held.dataset,
-            model,
+            model: planned.dataset.clone(),
             before: held.deleted.is_none().then(|| held.entity.clone()),
             entity,
             series: held.series.clone(),
@@ -273,18 +279,13 @@ impl<'a> Group<'a> {
             gone: Vec::new(),
         };
         self.works.insert(number, work);
-        Some(number)
+        Ok(Some(number))
     }
 
     fn change(&mut self, job: usize, planned: Planned) -> Result<Outcome, Refusal> {
-        let known = self.work(job, &planned);
-        let of = known.and_then(|number| self.works.get(&number)).map(|work| work.dataset);
-        if self.leaves(of.unwrap_or(planned.number), known) {
+        let known = self.work(job, &planned)?;
+        if self.leaves(planned.number, known) {
             return Err(Refusal::Leaving(planned.change.id().to_owned()));
-        }
-        if of.is_some_and(|of| of != planned.number) {
-            // It was decided for one dataset, and meanwhile the id was taken in another one.
-            return Err(Refusal::Exists(planned.change.id().to_owned()));
         }
         let work = known.and_then(|number| self.works.get(&number));
         let deleted = work.and_then(|work| work.deleted);

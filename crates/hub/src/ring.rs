@@ -37,8 +37,6 @@ pub struct Urgent {
 struct Brought {
     writer: u64,
     planned: Vec<Planned>,
-    /// What cannot go there any more, for its id was taken elsewhere meanwhile.
-    misfits: Vec<Planned>,
     answer: tokio::sync::oneshot::Receiver<Result<Committed, StoreError>>,
 }
 
@@ -366,7 +364,7 @@ impl Hub {
                 let all = frame.brings().count();
                 if all > 0 {
                     let one = self.bring(&frame);
-                    back.unclaimed += all - one.planned.len() - one.misfits.len();
+                    back.unclaimed += all - one.planned.len();
                     brought.push(one);
                 }
             }
@@ -380,41 +378,34 @@ impl Hub {
     /// Hands what a frame brought to the committer.
     fn bring(&self, frame: &Frame) -> Brought {
         let (writer, came) = (frame.writer, frame.time);
-        let (mut planned, mut misfits) = (Vec::new(), Vec::new());
+        let mut planned = Vec::new();
         for (noted, entity) in frame.brings() {
             let Some((number, dataset)) = self.home_of(noted, entity) else {
                 tracing::error!(id = entity.id, "no dataset claims what the ring took");
                 continue;
             };
-            let lies = self.store.entity(&entity.id).map(|held| held.dataset);
-            let lies = lies.or_else(|| self.store.closed_owner(&entity.id));
             let change = Change::Upsert(entity.clone());
-            let one = Planned { change, number, dataset, late: true };
-            if lies.is_some_and(|lies| lies != number) { &mut misfits } else { &mut planned }
-                .push(one);
+            planned.push(Planned { change, number, dataset, late: true });
         }
         let (reply, answer) = tokio::sync::oneshot::channel();
         let job =
             WriteJob { planned: planned.clone(), came: Some(came), ..WriteJob::new(writer, reply) };
         // Fails only when the committer has stopped; then no answer comes either.
         drop(self.jobs.blocking_send(Job::Write(job)));
-        Brought { writer, planned, misfits, answer }
+        Brought { writer, planned, answer }
     }
 
     /// Waits until it is written; gives what of it does not fit any more, for the steward. None when it
     /// cannot be written now.
-    fn brought(&self, brought: Brought) -> Option<Vec<Document>> {
-        let Brought { writer, planned, misfits, answer } = brought;
+    fn brought(&self, Brought { writer, planned, answer }: Brought) -> Option<Vec<Document>> {
         let committed = answer.blocking_recv().ok()?.ok()?;
         let mut documents = Vec::new();
-        let refused = planned.iter().zip(committed.results);
-        let refused = refused.filter_map(|(one, result)| Some((one, result.err()?.to_string())));
-        let taken = "its id was taken elsewhere while it was in the ring";
-        let taken = misfits.iter().map(|one| (one, taken.to_owned()));
-        for (planned, reason) in refused.chain(taken) {
-            let Change::Upsert(entity) = &planned.change else { continue };
+        for (planned, result) in planned.iter().zip(committed.results) {
+            let (Err(refusal), Change::Upsert(entity)) = (result, &planned.change) else {
+                continue;
+            };
             let (number, dataset) = (planned.number, &planned.dataset);
-            let plan = self.set_apart(writer, entity, number, dataset, reason, 0);
+            let plan = self.set_apart(writer, entity, number, dataset, refusal.to_string(), 0);
             let Plan::Keep(document, _) = plan else { return None };
             documents.push(document);
         }
