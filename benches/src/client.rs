@@ -138,7 +138,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends bytes made of so many PUBLISH packets and waits for as many PUBACKs.
+    /// Sends bytes made of so many PUBLISH packets and waits for as many PUBACKs (of version 3.1.1: they
+    /// do not say whether what came was taken; whoever measures counts it afterwards).
     pub async fn publish(&mut self, packets: &[u8], count: usize) -> anyhow::Result<()> {
         self.stream.write_all(packets).await?;
         self.stream.flush().await?;

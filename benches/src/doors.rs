@@ -2,6 +2,7 @@
 
 use crate::process::Hub;
 use crate::{Figures, load};
+use anyhow::ensure;
 use serde_json::{Value, json};
 
 const VEHICLES: u64 = 1_000;
@@ -18,7 +19,11 @@ pub fn vehicle(n: u64) -> Value {
         "description": {"type": "Property", "value": "-".repeat(200)}})
 }
 
-pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
+pub async fn measure(hub: &Hub, program: &str, figures: &mut Figures) -> anyhow::Result<()> {
+    figures.add("ready after start", hub.ready_in.as_secs_f64(), "s");
+    figures.add("memory, idle", hub.process.memory_mib(), "MiB");
+    let binary = std::fs::metadata(program)?.len() as f64;
+    figures.add("binary", binary / f64::from(1 << 20), "MiB");
     let vehicles: Vec<Value> = (0..VEHICLES).map(vehicle).collect();
     let create = hub.request("POST", "/ngsi-ld/v1/entityOperations/create", &json!(vehicles));
     hub.connect().await?.done(&create).await?;
@@ -99,6 +104,11 @@ async fn masked(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
         when { principal.kind == \"app\" && context.level >= 2 };\n";
     let put = hub.act("policies.put", json!({"text": text + more})).await?;
     agree(hub, &put).await?;
+    let path = "/ngsi-ld/v1/entities/urn:ngsi-ld:Vehicle:1";
+    let get = hub.request("GET", path, &Value::Null);
+    let seen = crate::process::body_of(&hub.connect().await?.done(&get).await?)?;
+    let place = &seen["location"]["value"]["coordinates"];
+    ensure!(seen["brand"]["value"] != "Mercedes" && *place != json!([107.61, -6.91]), "{seen}");
     all(hub, figures, " through a lens that masks", &[64]).await
 }
 

@@ -66,17 +66,24 @@ pub async fn measure_many(
             connection.done(&write("upsert?options=update", batch)).await?;
         }
     }
-    let used = hub.process.memory_mib() - idle;
     let name = format!("memory of {all} entities of 500 bytes with {} observations", all * rounds);
-    figures.add(&name, used, "MiB");
-    figures.add("the same, an entity", used * 1_024.0 / all as f64, "KiB");
+    memory(&hub, figures, &name, all, idle);
+    figures.add(format!("{name}: the most meanwhile"), hub.process.most_memory_mib(), "MiB");
     drop(connection);
     hub.restart()?;
     figures.add(format!("ready after start, {all} entities"), hub.ready_in.as_secs_f64(), "s");
-    let used = hub.process.memory_mib() - idle;
-    figures.add("memory after start, an entity", used * 1_024.0 / all as f64, "KiB");
+    memory(&hub, figures, &format!("{name}, after a restart"), all, idle);
+    let most = hub.process.most_memory_mib();
+    figures.add(format!("{name}: the most at opening"), most, "MiB");
     questions(&hub, figures, all).await?;
     long_looks(&hub, figures, all).await
+}
+
+/// What the whole program takes, and what an entity adds to what it takes when idle.
+fn memory(hub: &Hub, figures: &mut Figures, name: &str, all: u64, idle: f64) {
+    let used = hub.process.memory_mib();
+    figures.add(name, used, "MiB");
+    figures.add(format!("{name}: an entity"), (used - idle) * 1_024.0 / all as f64, "KiB");
 }
 
 /// How long others wait while some ask what only the text of every entity tells.

@@ -2,8 +2,18 @@
 
 use crate::process::{Hub, body_of};
 use crate::{Figures, doors, load};
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+const CLIENTS: usize = 64;
+/// Receipts that are waited for, and how long at most.
+const RECEIPTS: usize = 500;
+const MOST: Duration = Duration::from_secs(20);
+/// What is confidential, as reading and changing it are asked for.
+const SECRET: &str = "/ngsi-ld/v1/entities/urn:ngsi-ld:Secret:1";
 
 pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let request = hub.request_as("admin", "GET", "/api/v1/datasets/test", &Value::Null);
@@ -14,10 +24,10 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let entity = json!({"id": "urn:ngsi-ld:Secret:1", "type": "Secret", "a": 1});
     let create = hub.request("POST", "/ngsi-ld/v1/entities", &entity);
     hub.connect().await?.done(&create).await?;
-    let get = hub.request("GET", "/ngsi-ld/v1/entities/urn:ngsi-ld:Secret:1", &Value::Null);
+    let get = hub.request("GET", SECRET, &Value::Null);
     let name = "confidential reads, one record each";
     let read = get.clone();
-    load::run(hub, figures, name, 64, move |_| get.clone()).await?;
+    recorded(hub, figures, name, move |_| get.clone()).await?;
     let steward = hub.token("steward").to_owned();
     let enrol = move |login: String| {
         let body = json!({"login": login, "dataset": "rivers", "streams": ["urn:x:1"]});
@@ -26,37 +36,84 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     };
     let act = enrol.clone();
     let name = "acts and confidential reads, one record each, every sixteenth an act";
-    load::run(hub, figures, name, 64, move |n| {
+    recorded(hub, figures, name, move |n| {
         if n.is_multiple_of(16) { act(format!("among-{n}")) } else { read.clone() }
     })
     .await?;
     let name = "acts (a device is enrolled), one record each";
-    load::run(hub, figures, name, 64, move |n| enrol(format!("enrolled-{n}"))).await?;
-    let mut times = Vec::new();
-    let mut connection = hub.connect().await?;
-    for n in 0..20 {
+    recorded(hub, figures, name, move |n| enrol(format!("enrolled-{n}"))).await?;
+    receipts(hub, figures).await
+}
+
+/// A load whose every answer has a record of its own, until the last record is durable.
+async fn recorded(
+    hub: &Hub,
+    figures: &mut Figures,
+    name: &str,
+    make: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    let (before, since) = (hub.newest_record().await?, Instant::now());
+    let answered = load::run(hub, figures, name, CLIENTS, make).await?;
+    // The record of this very look at them comes later than it.
+    while hub.newest_record().await? < before + answered {
+        ensure!(since.elapsed() < MOST, "{answered} were answered, and have fewer records");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let rate = answered as f64 / since.elapsed().as_secs_f64();
+    figures.add(format!("{name}: durable records"), rate, "1/s");
+    Ok(())
+}
+
+/// How soon a change has its receipt with proof, while others read what is recorded.
+async fn receipts(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
+    let get = hub.request("GET", SECRET, &Value::Null);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (mut connection, get, stop) = (hub.connect().await?, get.clone(), stop.clone());
+        readers.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                connection.done(&get).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    let begin = Instant::now();
+    for n in 0..RECEIPTS {
+        let mut connection = hub.connect().await?;
         let entity = json!({"id": format!("urn:ngsi-ld:Receipt:{n}"), "type": "Secret", "a": n});
         let create = hub.request("POST", "/ngsi-ld/v1/entities", &entity);
-        let since = Instant::now();
-        let answer = connection.done(&create).await?;
-        let head = String::from_utf8_lossy(&answer).to_lowercase();
-        let line =
-            head.lines().find(|line| line.starts_with("tanggul-receipt:")).unwrap_or_default();
-        let index = line
-            .trim_start_matches("tanggul-receipt:")
-            .trim()
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let path = format!("/api/v1/receipts/{index}");
-        let get = hub.request("GET", &path, &Value::Null);
-        while connection.call(&get).await?.0 != 200 {
-            anyhow::ensure!(since.elapsed() < Duration::from_secs(10), "no proof of {index}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        times.push(since.elapsed());
+        let token = hub.token("app").to_owned();
+        tasks.spawn(async move {
+            // A prime number of milliseconds: at all phases of the checkpoints' second.
+            let due = begin + Duration::from_millis(37) * u32::try_from(n)?;
+            tokio::time::sleep_until(due.into()).await;
+            let since = Instant::now();
+            let answer = connection.done(&create).await?;
+            let head = String::from_utf8_lossy(&answer).to_lowercase();
+            let line = head.lines().find_map(|line| line.strip_prefix("tanggul-receipt:"));
+            let index =
+                line.and_then(|line| line.trim().split(';').next()).context("no receipt")?;
+            let path = format!("/api/v1/receipts/{index}");
+            let get = crate::client::request("GET", &path, &token, &[]);
+            while connection.call(&get).await?.0 != 200 {
+                ensure!(since.elapsed() < MOST, "no proof of {index}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(since.elapsed())
+        });
     }
-    figures.add("receipt with its proof: p99", load::quantile_ms(&mut times, 0.99), "ms");
+    let mut times = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        times.push(ended??);
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = readers.join_next().await {
+        ended??;
+    }
+    let name = format!("receipt with its proof, beside {CLIENTS} recorded readers");
+    figures.add(format!("{name}: p50"), load::quantile_ms(&mut times, 0.5), "ms");
+    figures.add(format!("{name}: p99"), load::quantile_ms(&mut times, 0.99), "ms");
     Ok(())
 }

@@ -25,6 +25,8 @@ mod share;
 use anyhow::Context;
 use process::Hub;
 use serde_json::json;
+use std::io::Write;
+use std::time::Instant;
 
 /// What was measured.
 pub struct Figure {
@@ -62,63 +64,31 @@ impl Figures {
     }
 }
 
+/// Runs when no section is named.
+const SHORT: [&str; 9] =
+    ["doors", "entities", "ingest", "mqtt", "journal", "notify", "share", "consoles", "peers"];
+/// Run only where they are named, for they are long.
+const LONG: [&str; 4] = ["city", "growth", "devices", "cold"];
+
 fn main() -> anyhow::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let program = arguments.first().context("usage: bench PROGRAM [json] [SECTION...]")?;
-    let quiet = arguments.iter().any(|argument| argument == "json");
-    let sections: Vec<&str> =
-        arguments[1..].iter().map(String::as_str).filter(|word| *word != "json").collect();
-    let wanted = |section: &str| sections.is_empty() || sections.contains(&section);
-    let mut figures = Figures { all: Vec::new(), quiet };
+    let mut arguments = std::env::args().skip(1);
+    let program = arguments.next().context("usage: bench PROGRAM [json] [SECTION...]")?;
+    let (format, named): (Vec<String>, Vec<String>) = arguments.partition(|word| word == "json");
+    for word in &named {
+        let known = SHORT.iter().chain(&LONG).any(|section| section == word);
+        anyhow::ensure!(known, "there is no section `{word}`, but {SHORT:?} and {LONG:?}");
+    }
+    let sections = if named.is_empty() { SHORT.map(str::to_owned).to_vec() } else { named };
+    let mut figures = Figures { all: Vec::new(), quiet: !format.is_empty() };
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        if wanted("doors") {
-            let hub = Hub::start(program)?;
-            figures.add("ready after start", hub.ready_in.as_secs_f64(), "s");
-            figures.add("memory, idle", hub.process.memory_mib(), "MiB");
-            let binary = std::fs::metadata(program)?.len() as f64;
-            figures.add("binary", binary / f64::from(1 << 20), "MiB");
-            doors::measure(&hub, &mut figures).await?;
-        }
-        if wanted("entities") {
-            entities::measure(Hub::start(program)?, &mut figures).await?;
-        }
-        if wanted("ingest") {
-            history::measure(Hub::start(program)?, &mut figures).await?;
-        }
-        if wanted("mqtt") {
-            mqtt::measure(&Hub::start(program)?, &mut figures).await?;
-        }
-        if wanted("journal") {
-            journal::measure(&Hub::start(program)?, &mut figures).await?;
-        }
-        if wanted("notify") {
-            notify::measure(&Hub::start(program)?, &mut figures).await?;
-        }
-        if wanted("share") {
-            share::measure(Hub::start(program)?, &mut figures).await?;
-        }
-        if wanted("consoles") {
-            consoles::measure(Hub::start(program)?, &mut figures).await?;
-        }
-        if sections.contains(&"city") {
-            city::measure(Hub::start(program)?, &mut figures).await?;
-        }
-        if sections.contains(&"growth") {
-            growth::measure(program, &mut figures).await?;
-        }
-        if sections.contains(&"devices") {
-            growth::devices(program, &mut figures).await?;
-        }
-        if sections.contains(&"cold") {
-            cold::measure(&mut figures)?;
-        }
-        if wanted("peers") {
-            peers::measure(&mut figures).await?;
+    let ended = runtime.block_on(async {
+        disk(&mut figures)?;
+        for section in &sections {
+            measure(section, &program, &mut figures).await.with_context(|| section.clone())?;
         }
         anyhow::Ok(())
-    })?;
-    if quiet {
+    });
+    if figures.quiet {
         let list: Vec<_> = figures
             .all
             .iter()
@@ -126,5 +96,37 @@ fn main() -> anyhow::Result<()> {
             .collect();
         println!("{}", json!(list));
     }
+    ended
+}
+
+async fn measure(section: &str, program: &str, figures: &mut Figures) -> anyhow::Result<()> {
+    match section {
+        "doors" => doors::measure(&Hub::start(program)?, program, figures).await,
+        "entities" => entities::measure(Hub::start(program)?, figures).await,
+        "ingest" => history::measure(Hub::start(program)?, figures).await,
+        "mqtt" => mqtt::measure(&Hub::start(program)?, figures).await,
+        "journal" => journal::measure(&Hub::start(program)?, figures).await,
+        "notify" => notify::measure(&Hub::start(program)?, figures).await,
+        "share" => share::measure(Hub::start(program)?, figures).await,
+        "consoles" => consoles::measure(Hub::start(program)?, figures).await,
+        "city" => city::measure(Hub::start(program)?, figures).await,
+        "growth" => growth::measure(program, figures).await,
+        "devices" => growth::devices(program, figures).await,
+        "cold" => cold::measure(figures),
+        _ => peers::measure(figures).await,
+    }
+}
+
+/// How long the disk takes to make a little durable: what every durable write waits for at least.
+fn disk(figures: &mut Figures) -> anyhow::Result<()> {
+    let mut file = tempfile::tempfile()?;
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let since = Instant::now();
+        file.write_all(&[1; 4_096])?;
+        file.sync_data()?;
+        times.push(since.elapsed());
+    }
+    figures.add("the disk: 4 KiB made durable, p50", load::quantile_ms(&mut times, 0.5), "ms");
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use crate::Figures;
 use crate::client::{Connection, publish};
-use crate::history::reading;
+use crate::history::{SERIES, reading};
 use crate::load::{RUN_S, quantile_ms};
 use crate::process::Hub;
+use anyhow::ensure;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -43,14 +44,17 @@ impl Window {
 }
 
 pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
-    let token = hub.device("bench", "test", "urn:ngsi-ld:Gauge:*").await?;
+    let device = |n: usize| (format!("bench-{n}"), "urn:ngsi-ld:Gauge:*".to_owned());
+    let devices = hub.redeem(hub.enrol((0..CONNECTIONS).map(device).collect()).await?).await?;
     let door = (hub.mqtts, Some(hub.tls.clone()));
-    let (messages, wall, cpu, mut times) =
-        many(&door, "bench", &token, "in/test", &hub.process).await?;
-    let name = "MQTT QoS 1, one reading a message, 100 connections, durable";
+    let (messages, wall, cpu, mut times) = many(&door, &devices, "in/test", &hub.process).await?;
+    let name = "MQTT QoS 1, one reading a message, 100 devices, durable";
     figures.rate(name, "messages/s", messages, wall, cpu);
     figures.add(format!("{name}: p99 of a window of 50"), quantile_ms(&mut times, 0.99), "ms");
+    let there = hub.observations(CONNECTIONS * WINDOW).await?;
+    ensure!(there == messages, "{messages} readings were acknowledged, {there} are there");
 
+    let before = there;
     let batches: Vec<Vec<u8>> = (0..BATCHES)
         .map(|n| {
             let list: Vec<Value> =
@@ -61,10 +65,10 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let mut connections = Vec::new();
     for _ in 0..4 {
         let mut connection = Connection::open(hub.mqtts, Some(&hub.tls)).await?;
-        connection.mqtt("bench", &token).await?;
+        connection.mqtt(&devices[0].0, &devices[0].1).await?;
         connections.push(connection);
     }
-    let (before, since) = (hub.process.cpu_s(), Instant::now());
+    let (cpu, since) = (hub.process.settled_cpu_s().await, Instant::now());
     let mut tasks = tokio::task::JoinSet::new();
     for (n, mut connection) in connections.into_iter().enumerate() {
         let mine: Vec<Vec<u8>> = batches.iter().skip(n).step_by(4).cloned().collect();
@@ -78,23 +82,28 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    let (wall, cpu) = (since.elapsed().as_secs_f64(), hub.process.cpu_s() - before);
+    let wall = since.elapsed().as_secs_f64();
+    let cpu = hub.process.settled_cpu_s().await - cpu;
+    let there = hub.observations(SERIES).await? - before;
+    let sent = (BATCHES * 1_000) as f64;
+    ensure!(there == sent, "{sent} observations were acknowledged, {there} are there");
     let name = "batch ingest, MQTT, 1,000 a message, durable";
-    figures.rate(name, "observations/s", (BATCHES * 1_000) as f64, wall, cpu);
+    figures.rate(name, "observations/s", sent, wall, cpu);
     Ok(())
 }
 
-/// One reading a message from many connections: messages, wall, CPU, times of windows.
+/// One reading a message from many connections: messages, wall, CPU with all that is done later, times
+/// of windows.
 pub async fn many(
     (address, tls): &(SocketAddr, Option<TlsConnector>),
-    login: &str,
-    token: &str,
+    devices: &[(String, String)],
     topic: &str,
     process: &crate::process::Process,
 ) -> anyhow::Result<(f64, f64, f64, Vec<Duration>)> {
     let mut connections = Vec::new();
     for n in 0..CONNECTIONS {
         let mut connection = Connection::open(*address, tls.as_ref()).await?;
+        let (login, token) = &devices[n % devices.len()];
         connection.mqtt(login, token).await?;
         let windows: Vec<Window> = (0..ROUNDS)
             .map(|round| {
@@ -129,6 +138,7 @@ pub async fn many(
     while let Some(ended) = tasks.join_next().await {
         times.extend(ended??);
     }
-    let (wall, cpu) = (since.elapsed().as_secs_f64(), process.cpu_s() - before);
+    let wall = since.elapsed().as_secs_f64();
+    let cpu = process.settled_cpu_s().await - before;
     Ok(((times.len() * WINDOW) as f64, wall, cpu, times))
 }

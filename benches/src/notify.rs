@@ -2,6 +2,7 @@
 //! hundred dead: every other of those refuses, the rest take the connection and never answer.
 
 use crate::Figures;
+use crate::client::request;
 use crate::load::quantile_ms;
 use crate::process::Hub;
 use serde_json::json;
@@ -13,9 +14,11 @@ use tokio::net::TcpListener;
 
 const SUBSCRIPTIONS: usize = 10_000;
 const WRITES_PER_S: usize = 500;
-const RUN_S: usize = 10;
+const RUN_S: usize = 40;
 /// Gauges that change, each ten times: of one change alone there is no order to keep.
-const CHANGING: usize = 500;
+const CHANGING: usize = 2_000;
+/// Connections that write, one change a request.
+const WRITERS: usize = 20;
 
 /// When each value arrived, by subscription.
 type Arrived = Arc<Mutex<HashMap<String, Vec<(i64, Instant)>>>>;
@@ -110,24 +113,32 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
         hub.process.cpu_s() - before,
     );
 
-    let mut connection = hub.connect().await?;
-    let mut sent: HashMap<(String, i64), Instant> = HashMap::new();
     let (before, begun) = (hub.process.cpu_s(), Instant::now());
-    const PART: usize = 10;
-    for part in 0..RUN_S * WRITES_PER_S / PART {
-        let due = begun + Duration::from_secs_f64((part * PART) as f64 / WRITES_PER_S as f64);
-        tokio::time::sleep_until(due.into()).await;
-        let mut list = Vec::new();
-        for n in part * PART..(part + 1) * PART {
-            let (gauge, value) = (n % CHANGING * (SUBSCRIPTIONS / CHANGING), n as i64);
-            list.push(json!({"id": format!("urn:ngsi-ld:Gauge:{gauge}"), "type": "Gauge", "level": {"type": "Property", "value": value}}));
-            if !is_dead(gauge) {
-                sent.insert((format!("urn:ngsi-ld:Subscription:{gauge}"), value), Instant::now());
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let (mut connection, token) = (hub.connect().await?, hub.token("app").to_owned());
+        writers.spawn(async move {
+            let mut sent = Vec::new();
+            for n in (writer..RUN_S * WRITES_PER_S).step_by(WRITERS) {
+                let due = begun + Duration::from_secs_f64(n as f64 / WRITES_PER_S as f64);
+                tokio::time::sleep_until(due.into()).await;
+                let gauge = n % CHANGING * (SUBSCRIPTIONS / CHANGING);
+                let list = json!([{"id": format!("urn:ngsi-ld:Gauge:{gauge}"), "type": "Gauge",
+                    "level": {"type": "Property", "value": n}}]);
+                let path = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+                if !is_dead(gauge) {
+                    let id = format!("urn:ngsi-ld:Subscription:{gauge}");
+                    sent.push(((id, i64::try_from(n)?), Instant::now()));
+                }
+                let body = list.to_string();
+                connection.done(&request("POST", path, &token, body.as_bytes())).await?;
             }
-        }
-        let upsert =
-            hub.request("POST", "/ngsi-ld/v1/entityOperations/upsert?options=update", &json!(list));
-        connection.done(&upsert).await?;
+            anyhow::Ok(sent)
+        });
+    }
+    let mut sent: HashMap<(String, i64), Instant> = HashMap::new();
+    while let Some(ended) = writers.join_next().await {
+        sent.extend(ended??);
     }
     let cpu = hub.process.cpu_s() - before;
     let behind = begun.elapsed().as_secs_f64() / RUN_S as f64;

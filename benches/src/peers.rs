@@ -2,16 +2,19 @@
 //! PostgreSQL, VictoriaMetrics and Mosquitto from Debian. None of them decides, records or encrypts.
 
 use crate::client::{Connection, request};
+use crate::history::{self, SERIES};
 use crate::process::Process;
-use crate::{Figures, mqtt};
+use crate::{Figures, load, mqtt};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const ROWS: usize = 1_000_000;
-const SERIES: usize = 10_000;
+/// Rows and samples: as many as `ingest` sends, and the same.
+fn rows() -> usize {
+    history::points() * SERIES
+}
 
 fn find(program: &str, more: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -57,7 +60,7 @@ pub async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         ),
         (
             "MQTT to Mosquitto",
-            "MQTT QoS 1, one reading a message, 100 connections, durable",
+            "MQTT QoS 1, one reading a message, 100 devices, durable",
             "Mosquitto, QoS 1, in memory, no TLS",
         ),
     ] {
@@ -119,28 +122,36 @@ async fn postgres(figures: &mut Figures) -> anyhow::Result<()> {
     let mut script = String::from(
         "create table readings (series int, at timestamptz, value double precision, primary key (series, at));\n",
     );
-    for start in (0..ROWS).step_by(1_000) {
+    for start in (0..rows()).step_by(1_000) {
         script += "copy readings from stdin;\n";
         for row in start..start + 1_000 {
             let (series, point) = (row % SERIES, row / SERIES);
+            let second = history::second(point, history::points());
             script += &format!(
-                "{series}\t2026-02-01 {:02}:{:02}:00+00\t{:.1}\n",
-                point / 60,
-                point % 60,
-                (series % 700) as f64 / 10.0
+                "{series}\t2026-02-01 {:02}:{:02}:{:02}+00\t{:.1}\n",
+                second / 3_600,
+                second / 60 % 60,
+                second % 60,
+                history::level(series, point) as f64 / 10.0
             );
         }
         script += "\\.\n";
     }
-    let (before, since) = (process.0.cpu_s(), Instant::now());
-    let mut client = Command::new(psql)
-        .args(["-q", "-h", "127.0.0.1", "-U", "bench", "-p", &port, "-d", "postgres"])
-        .stdin(Stdio::piped())
-        .spawn()?;
-    client.stdin.take().map(|mut input| input.write_all(script.as_bytes())).transpose()?;
-    anyhow::ensure!(client.wait()?.success(), "psql");
-    let (wall, cpu) = (since.elapsed().as_secs_f64(), process.0.cpu_s() - before);
-    figures.rate("PostgreSQL, COPY of 1,000 rows a commit", "rows/s", ROWS as f64, wall, cpu);
+    let before = process.0.cpu_s();
+    let client = |script: &str| {
+        let since = Instant::now();
+        let mut client = Command::new(&psql)
+            .args(["-q", "-h", "127.0.0.1", "-U", "bench", "-p", &port, "-d", "postgres"])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        client.stdin.take().map(|mut input| input.write_all(script.as_bytes())).transpose()?;
+        anyhow::ensure!(client.wait()?.success(), "psql");
+        anyhow::Ok(since.elapsed().as_secs_f64())
+    };
+    let wall = client(&script)?;
+    client("checkpoint;\n")?;
+    let cpu = process.0.settled_cpu_s().await - before;
+    figures.rate("PostgreSQL, COPY of 1,000 rows a commit", "rows/s", rows() as f64, wall, cpu);
     Ok(())
 }
 
@@ -168,16 +179,14 @@ async fn victoria(figures: &mut Figures) -> anyhow::Result<()> {
         .spawn()?;
     let process = Process(child);
     up(address).await?;
-    let bodies: Vec<Vec<u8>> = (0..ROWS / 1_000)
+    let bodies: Vec<Vec<u8>> = (0..rows() / 1_000)
         .map(|batch| {
             let line = |row: usize| {
-                let row = batch * 1_000 + row;
-                let at = 1_769_904_000_000u64 + (row / SERIES) as u64 * 60_000;
-                format!(
-                    "level{{series=\"{}\"}} {:.1} {at}\n",
-                    row % SERIES,
-                    (row % SERIES % 700) as f64 / 10.0
-                )
+                let (series, point) =
+                    ((batch * 1_000 + row) % SERIES, (batch * 1_000 + row) / SERIES);
+                let at = 1_769_904_000 + history::second(point, history::points());
+                let level = history::level(series, point) as f64 / 10.0;
+                format!("level{{series=\"{series}\"}} {level:.1} {at}000\n")
             };
             request(
                 "POST",
@@ -187,14 +196,15 @@ async fn victoria(figures: &mut Figures) -> anyhow::Result<()> {
             )
         })
         .collect();
-    let mut connection = Connection::open(address, None).await?;
-    let (before, since) = (process.cpu_s(), Instant::now());
-    for body in &bodies {
-        connection.done(body).await?;
+    let mut connections = Vec::new();
+    for _ in 0..history::CONNECTIONS {
+        connections.push(Connection::open(address, None).await?);
     }
-    let (wall, cpu) = (since.elapsed().as_secs_f64(), process.cpu_s() - before);
+    let before = process.cpu_s();
+    let wall = load::send_all(connections, bodies).await?;
+    let cpu = process.settled_cpu_s().await - before;
     let name = "VictoriaMetrics, 1,000 a request, acknowledged before it is durable";
-    figures.rate(name, "samples/s", ROWS as f64, wall, cpu);
+    figures.rate(name, "samples/s", rows() as f64, wall, cpu);
     Ok(())
 }
 
@@ -206,7 +216,9 @@ async fn mosquitto(figures: &mut Figures) -> anyhow::Result<()> {
     let config = directory.path().join("mosquitto.conf");
     std::fs::write(
         &config,
-        format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n"),
+        format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
+        ),
     )?;
     let child = Command::new(program)
         .arg("-c")
@@ -218,7 +230,7 @@ async fn mosquitto(figures: &mut Figures) -> anyhow::Result<()> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     up(address).await?;
     let (messages, wall, cpu, _) =
-        mqtt::many(&(address, None), "", "", "in/test", &process).await?;
+        mqtt::many(&(address, None), &[Default::default()], "in/test", &process).await?;
     figures.rate("Mosquitto, QoS 1, in memory, no TLS", "messages/s", messages, wall, cpu);
     Ok(())
 }

@@ -30,18 +30,48 @@ impl Process {
 
     /// Resident memory.
     pub fn memory_mib(&self) -> f64 {
+        self.status_mib("VmRSS:")
+    }
+
+    /// The most that was resident so far.
+    pub fn most_memory_mib(&self) -> f64 {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, field: &str) -> f64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()));
         let text = text.unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
         line.split_whitespace().nth(1).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0) / 1_024.0
+    }
+
+    /// CPU seconds used once nothing is left to do of what it was given: nothing to seal, to flush, to
+    /// merge.
+    pub async fn settled_cpu_s(&self) -> f64 {
+        let (mut used, since) = (self.cpu_s(), Instant::now());
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let now = self.cpu_s();
+            if now - used < QUIET_CPU_S || since.elapsed() > SETTLES_WITHIN {
+                return now;
+            }
+            used = now;
+        }
     }
 }
 
+/// A server that uses less than this of a processor for so long has nothing to do; and until when that
+/// is waited for.
+const QUIET: Duration = Duration::from_secs(3);
+const QUIET_CPU_S: f64 = 0.06;
+const SETTLES_WITHIN: Duration = Duration::from_secs(120);
+
+/// Of a process, its children, and those of them that ended.
 fn cpu_of(id: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let after = stat.rsplit(") ").next().unwrap_or_default();
     let field = |at: usize| after.split(' ').nth(at).and_then(|f| f.parse::<f64>().ok());
-    let own = (field(11).unwrap_or(0.0) + field(12).unwrap_or(0.0)) / TICKS_PER_S;
+    let own = (11..15).filter_map(field).sum::<f64>() / TICKS_PER_S;
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
     let children = children.unwrap_or_default();
     let children = children.split_whitespace().filter_map(|child| child.parse().ok());
@@ -156,14 +186,66 @@ impl Hub {
         body_of(&self.connect().await?.done(&request).await?)
     }
 
-    /// Enrols a device; gives its token.
-    pub async fn device(&self, login: &str, dataset: &str, stream: &str) -> anyhow::Result<String> {
-        let body = json!({"login": login, "dataset": dataset, "streams": [stream]});
-        let code = self.act("device.enrol", body).await?["answer"]["code"].clone();
-        let redeem =
-            request("POST", "/api/v1/redeem", "", json!({"code": code}).to_string().as_bytes());
-        let answer = body_of(&self.connect().await?.done(&redeem).await?)?;
-        Ok(answer["token"].as_str().context("no token")?.to_owned())
+    /// Enrols devices of dataset `test`, as many as one act may, each for one stream; gives the login and
+    /// code of each.
+    pub async fn enrol(
+        &self,
+        devices: Vec<(String, String)>,
+    ) -> anyhow::Result<Vec<(Value, Value)>> {
+        let one = |(login, stream)| json!({"kind": "device", "login": login, "datasets": ["test"], "streams": [stream]});
+        let items: Vec<Value> = devices.into_iter().map(one).collect();
+        let answer = self.act("principals.enrol", json!({"items": items})).await?;
+        let enrolled = answer["answer"]["enrolled"].as_array().into_iter().flatten();
+        Ok(enrolled.map(|one| (one["login"].clone(), one["code"].clone())).collect())
+    }
+
+    /// Has devices redeem their codes; gives the login and token of each.
+    pub async fn redeem(
+        &self,
+        codes: Vec<(Value, Value)>,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        let mut connection = self.connect().await?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut found = Vec::new();
+        for (login, code) in codes {
+            let request = self.request_as("", "POST", "/api/v1/redeem", &json!({"code": code}));
+            let redeemed = body_of(&connection.done(&request).await?)?;
+            found.push((text(&login), text(&redeemed["token"])));
+        }
+        Ok(found)
+    }
+
+    /// The newest records, at most so many.
+    pub async fn newest_records(&self, limit: usize) -> anyhow::Result<Vec<Value>> {
+        let path = format!("/api/v1/records?limit={limit}");
+        let request = self.request_as("auditor", "GET", &path, &Value::Null);
+        let all = body_of(&self.connect().await?.done(&request).await?)?;
+        Ok(all.as_array().cloned().unwrap_or_default())
+    }
+
+    /// The number of the newest record.
+    pub async fn newest_record(&self) -> anyhow::Result<u64> {
+        let newest = self.newest_records(1).await?;
+        newest.first().and_then(|record| record["index"].as_u64()).context("there is no record")
+    }
+
+    /// How many observations of gauges there are, of the first so many series.
+    pub async fn observations(&self, series: usize) -> anyhow::Result<f64> {
+        const PAGE: usize = 1_000;
+        let mut connection = self.connect().await?;
+        let mut all = 0.0;
+        for offset in (0..series).step_by(PAGE) {
+            let path = format!(
+                "/ngsi-ld/v1/temporal/entities?type=Gauge&timerel=after&timeAt=2025-12-31T00:00:00Z&limit={PAGE}\
+                 &offset={offset}&options=aggregatedValues&aggrMethods=totalCount"
+            );
+            let get = self.request("GET", &path, &Value::Null);
+            let answer = body_of(&connection.done(&get).await?)?;
+            for entity in answer.as_array().into_iter().flatten() {
+                all += entity["level"]["totalCount"][0][0].as_f64().unwrap_or(0.0);
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::Figures;
 use crate::client::{Connection, publish};
 use crate::load::quantile_ms;
-use crate::process::{Hub, body_of};
+use crate::process::Hub;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -15,32 +15,16 @@ const BESIDE: f64 = 32.0 + 32.0 + 16.0 + 24.0 + 16.0;
 
 /// Enrols as many devices as one act does; gives login and code of each.
 pub async fn enrol(hub: &Hub, first: usize) -> anyhow::Result<Vec<(Value, Value)>> {
-    let one = |n: usize| json!({"kind": "device", "login": format!("share-{n}"), "datasets": ["test"], "streams": [format!("urn:ngsi-ld:Share:{n}")]});
-    let items: Vec<Value> = (first..first + ENROLLED).map(one).collect();
-    let answer = hub.act("principals.enrol", json!({"items": items})).await?;
-    let enrolled = answer["answer"]["enrolled"].as_array().into_iter().flatten();
-    Ok(enrolled.map(|one| (one["login"].clone(), one["code"].clone())).collect())
+    let one = |n: usize| (format!("share-{n}"), format!("urn:ngsi-ld:Share:{n}"));
+    hub.enrol((first..first + ENROLLED).map(one).collect()).await
 }
 
 async fn tokens(hub: &Hub) -> anyhow::Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for first in (0..DEVICES).step_by(ENROLLED) {
-        let mut connection = hub.connect().await?;
-        for (login, code) in enrol(hub, first).await? {
-            let request = hub.request_as("", "POST", "/api/v1/redeem", &json!({"code": code}));
-            let redeemed = body_of(&connection.done(&request).await?)?;
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            found.push((text(&login), text(&redeemed["token"])));
-        }
+        found.extend(hub.redeem(enrol(hub, first).await?).await?);
     }
     Ok(found)
-}
-
-async fn newest(hub: &Hub, limit: usize) -> anyhow::Result<Vec<Value>> {
-    let path = format!("/api/v1/records?limit={limit}");
-    let request = hub.request_as("auditor", "GET", &path, &Value::Null);
-    let all = body_of(&hub.connect().await?.done(&request).await?)?;
-    Ok(all.as_array().cloned().unwrap_or_default())
 }
 
 pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
@@ -52,8 +36,7 @@ pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
         connection.mqtt(&login, &token).await?;
         connections.push(connection);
     }
-    let index = |all: &[Value]| all.first().and_then(|r| r["index"].as_u64()).unwrap_or(0);
-    let before = index(&newest(&hub, 1).await?);
+    let before = hub.newest_record().await?;
     let (cpu, begin) = (hub.process.cpu_s(), Instant::now() + Duration::from_secs(1));
     let mut tasks = tokio::task::JoinSet::new();
     for (n, mut connection) in connections.into_iter().enumerate() {
@@ -82,8 +65,8 @@ pub async fn measure(hub: Hub, figures: &mut Figures) -> anyhow::Result<()> {
         sent += bytes;
     }
     let cpu = hub.process.cpu_s() - cpu;
-    let latest = newest(&hub, 1_000).await?;
-    let made = index(&latest).saturating_sub(before);
+    let made = hub.newest_record().await? - before;
+    let latest = hub.newest_records(1_000).await?;
     let text: usize = latest.iter().map(|r| r["text"].as_str().map_or(0, str::len)).sum();
     let each = text as f64 / latest.len().max(1) as f64 + BESIDE;
     let observations = times.len() as f64;

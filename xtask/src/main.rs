@@ -123,7 +123,8 @@ fn bench(arguments: &[String]) -> Result<(), String> {
     let program = root().join("target/release/tanggul").display().to_string();
     let mut all =
         vec!["run", "--quiet", "--release", "--locked", "--package", "bench", "--", &program];
-    all.extend(arguments.iter().map(String::as_str).filter(|word| *word != "--output"));
+    let words = arguments.iter().map(|word| word.strip_prefix("--output=").unwrap_or(word));
+    all.extend(words.filter(|word| *word != "--output"));
     run(&cargo(), &all, &[])
 }
 
