@@ -482,7 +482,13 @@ fn every_limit_has_its_test() {
         include_str!("../crates/hub/src/tests/turns.rs"),
         "fn few_long_looks_go_on_at_once_and_few_of_one_principal_wait",
     );
+    let hostile = include_str!("../crates/hub/src/tests/hostile.rs");
+    let grows = "fn an_entity_grows_only_so_far";
     let units = [
+        ("entity_instances", hostile, grows),
+        ("entity_histories", hostile, grows),
+        ("entity_bytes", hostile, grows),
+        ("quarantine_bytes", hostile, "fn quarantine_holds_so_many_bytes"),
         ("long_looks", turns.0, turns.1),
         ("long_looks_waiting", turns.0, turns.1),
         ("long_looks_strangers", turns.0, turns.1),

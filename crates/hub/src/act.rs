@@ -22,7 +22,7 @@ pub struct Act {
 #[derive(Default)]
 pub struct Effects {
     pub documents: Vec<Document>,
-    pub(crate) changes: Vec<Planned>,
+    pub(crate) change: Option<Planned>,
     /// What goes into the record.
     pub detail: Value,
     /// What the caller gets: also what is shown once and never kept.
@@ -31,8 +31,8 @@ pub struct Effects {
     pub public: bool,
     /// Keys to delete after the commit.
     pub(crate) shred: Option<Shred>,
-    /// To be done after the commit.
-    pub then: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
+    /// To be done before the commit, and harmless should that fail.
+    pub first: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
 }
 
 type Prepare = dyn Fn(&Hub, &Session, &Value) -> Result<Effects, HubError> + Send + Sync;
@@ -253,10 +253,14 @@ impl Hub {
                 (Shred { reply: Some(reply), ..shred }, wait)
             })
             .unzip();
+        if let Some(first) = effects.first {
+            first(self)?;
+        }
         let committed = self
             .submit(|reply| {
                 Job::Write(WriteJob {
-                    planned: effects.changes,
+                    planned: effects.change.into_iter().collect(),
+                    whole: true,
                     documents: effects.documents,
                     records: vec![made],
                     shred,
@@ -264,14 +268,12 @@ impl Hub {
                 })
             })
             .await??;
+        committed.results.into_iter().find_map(Result::err).map_or(Ok(()), Err)?;
         if let Some(gone) = wait {
             gone.await.map_err(|_| HubError::Stopping)??;
         }
-        if let Some(then) = effects.then {
-            then(self)?;
-        }
         // An act has a record of its own, always.
-        let index = committed.record.unwrap_or(u64::MAX);
+        let index = committed.own.unwrap_or(u64::MAX);
         let receipt = ReceiptRef { index, position: 0, group: 0, path: Vec::new() };
         Ok(ActReport { receipt, answer: effects.answer, pending: None })
     }

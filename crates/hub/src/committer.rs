@@ -9,17 +9,16 @@ mod failed;
 
 use self::failed::for_ring;
 use crate::Hub;
-use crate::apply::{Late, apply};
-use crate::job::{Done, Job, Planned, Shred, WriteJob, WriterStep};
+use crate::apply::{Applied, Late, apply};
+use crate::job::{Done, Job, Planned, Rewrapping, Shred, WriteJob, WriterStep};
 use crate::readings::{as_entity, still_fits};
 use crate::ring::Urgent;
-use model::{
-    Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time, Value,
-};
+use crate::size::MAX_SERIES;
+use model::{Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, Refusal, Time};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Glance, Held, Row, RowValue, Sealed, Series, Step, Under};
+use store::{Glance, Held, Row, RowValue, Sealed, Series, Step, StoreError, Under};
 use tokio::sync::mpsc;
 
 /// Stands for the hub's own upkeep where a write's number does.
@@ -71,11 +70,19 @@ pub(crate) fn step(hub: &Arc<Hub>, first: Job, queue: &mut mpsc::Receiver<Job>) 
             next = more(hub, queue, &group, begun);
         }
     }
-    if stop.is_some() {
-        group.unasked.extend(hub.due_counts(true));
-    }
     group.commit();
     let Some(reply) = stop else { return true };
+    // Nobody can ask for more; who asked already is not left without it.
+    queue.close();
+    let mut last = Group::new(hub);
+    while let Ok(job) = queue.try_recv() {
+        last.take(job);
+        if last.changes >= hub.options.limits.group_changes {
+            std::mem::replace(&mut last, Group::new(hub)).commit();
+        }
+    }
+    last.unasked.extend(hub.due_counts(true));
+    last.commit();
     let mut last = Group::new(hub);
     last.checkpoint = true;
     last.commit();
@@ -120,6 +127,8 @@ struct Group<'a> {
     /// Steps taken so far, and, once another change asks for them, where those of each entity are.
     steps: Vec<Step>,
     steps_of: Option<HashMap<u64, Vec<usize>>>,
+    /// By series: the latest of the steps, once somebody's come whose order matters.
+    latest: Option<HashMap<u32, Time>>,
     /// Datasets touched whose subjects have keys of their own.
     about_people: HashSet<u32>,
     /// What life-safety writes brought, should the commit fail: by job.
@@ -133,7 +142,7 @@ struct Group<'a> {
     documents: Vec<u64>,
     sealed: Vec<Sealed>,
     retained: Vec<(u32, Time)>,
-    rewraps: Vec<(u32, String, Record)>,
+    rewraps: Vec<Rewrapping>,
     shreds: Vec<Shred>,
     /// Whose keys could not be deleted yet, though an act did: nothing may come under them.
     leaving: HashSet<Under>,
@@ -155,6 +164,7 @@ impl<'a> Group<'a> {
             rows: BTreeMap::new(),
             steps: Vec::new(),
             steps_of: None,
+            latest: None,
             about_people: HashSet::new(),
             forgotten: Vec::new(),
             jobs: Vec::new(),
@@ -189,6 +199,11 @@ impl<'a> Group<'a> {
             _ => false,
         };
         match job {
+            Job::Write(job) if !self.has_keys(&job) => {
+                // Only this one: others in its group must not fail for a key that is gone.
+                let gone = StoreError::NoKey("what was deleted".into());
+                drop(job.reply.send(Err(gone)));
+            }
             Job::Write(mut job) => {
                 let at = self.jobs.len();
                 self.changes += (job.planned.len() + job.steps.len()).max(1);
@@ -200,6 +215,12 @@ impl<'a> Group<'a> {
                 let mut results: Vec<_> = planned.into_iter().map(|p| self.change(at, p)).collect();
                 results.extend(self.steps(at, &job));
                 self.came = None;
+                if job.whole && results.iter().any(Result::is_err) {
+                    // It has one change at most: nothing of it was done.
+                    job.documents.clear();
+                    job.records.clear();
+                    job.shred = None;
+                }
                 if job.shred.is_some() {
                     // Nothing later may join the group that still knows what goes.
                     self.changes = usize::MAX;
@@ -233,7 +254,7 @@ impl<'a> Group<'a> {
                 self.retained.push((dataset, floor));
                 self.records.push(record);
             }
-            Job::Rewrap { dataset, id, record } => self.rewraps.push((dataset, id, record)),
+            Job::Rewrap(one) => self.rewraps.push(one),
             Job::Shred(shred) => {
                 self.shreds.push(shred);
                 // Nothing later may join the group that still knows what goes.
@@ -241,6 +262,15 @@ impl<'a> Group<'a> {
             }
             Job::Checkpoint => self.checkpoint = true,
         }
+    }
+
+    /// Whether there are keys, that are to stay, for the documents of a write.
+    fn has_keys(&self, job: &WriteJob) -> bool {
+        let kept = job.documents.iter().filter(|document| document.body.is_some());
+        kept.map(|document| document.under).all(|under| {
+            matches!(under, Under::Hub | Under::Inbox)
+                || (self.hub.store.has_key(under) && !self.leaving.contains(&under))
+        })
     }
 
     /// The entity as it is in this group, if there is one.
@@ -307,15 +337,6 @@ impl<'a> Group<'a> {
                 (false, None) => Err(Refusal::NotFound(id.clone())),
             };
         }
-        if let (Some(current), Some(brought)) = (&living, planned.change.entity())
-            && planned.change.replaces()
-            && !brought.types.is_empty()
-            && brought.types != current.types
-            && !self.hub.stays(&planned, brought)
-        {
-            let id = brought.id.clone();
-            return Err(Refusal::LeavesDataset(id, planned.dataset.id.clone()));
-        }
         if living.is_none()
             && planned.change.entity().is_some_and(|brought| brought.types.is_empty())
         {
@@ -327,7 +348,16 @@ impl<'a> Group<'a> {
             && work.is_some_and(|work| work.series.is_empty());
         let new_id = known.is_none().then(|| planned.change.id().to_owned());
         let late = if self.came.is_some() { Late::AsOld } else { planned.late.into() };
+        let id = planned.change.id().to_owned();
         let applied = apply(planned.change, living.as_deref(), self.at(), late)?;
+        self.hub.check_state(&applied, living.as_deref(), planned.number, &planned.dataset)?;
+        if let Some(work) = known.and_then(|number| self.works.get(&number))
+            && work.series.len() >= MAX_SERIES
+            && applied.set.iter().any(|(name, one)| series_of(&work.series, name, one).is_none())
+        {
+            let what = "histories of attributes, instances and units";
+            return Err(Refusal::TooMuch { id, what, most: MAX_SERIES as u64 });
+        }
         let number = match (known, new_id) {
             (Some(number), _) => number,
             (None, id) => {
@@ -377,11 +407,20 @@ impl<'a> Group<'a> {
         let done = || Ok(Outcome::Updated { done: Vec::new(), left: Vec::new() });
         let mut results: Vec<_> = (0..write.readings).map(|_| done()).collect();
         let mut others = Vec::new();
+        // One that came since then may have to be told.
+        let untold = write.subscriptions == self.hub.subscriptions.version();
+        if !write.late && self.latest.is_none() {
+            let at = |step: &Step| Some((step.series, step.at?));
+            self.latest = Some(self.steps.iter().filter_map(at).collect());
+        }
         let now = self.hub.store.now();
         for one in &write.steps {
             let step = one.step;
+            let latest = self.latest.as_ref().and_then(|latest| latest.get(&step.series));
             let fits = |entity: &Glance<'_>| {
-                !self.works.contains_key(&step.entity)
+                untold
+                    && (write.late || latest.is_none_or(|latest| step.at >= Some(*latest)))
+                    && !self.works.contains_key(&step.entity)
                     && still_fits(entity, &step, write.late)
                     && !self.leaves(entity.table().dataset, Some(step.entity))
             };
@@ -396,6 +435,10 @@ impl<'a> Group<'a> {
                 value: RowValue::Number(step.value),
             };
             self.rows.entry((job, entity.table().dataset)).or_default().push(row);
+            if let (Some(latest), Some(at)) = (&mut self.latest, step.at) {
+                let latest = latest.entry(step.series).or_insert(at);
+                *latest = at.max(*latest);
+            }
             if let Some(steps_of) = &mut self.steps_of {
                 steps_of.entry(step.entity).or_default().push(self.steps.len());
             }
@@ -512,21 +555,10 @@ impl<'a> Group<'a> {
                 work.durable = true;
                 continue;
             }
-            let number_of = |value: &Value| value.as_exact_number().map(RowValue::Number);
-            let plain = match &instance.content {
-                Content::Property(value) if instance.parts.is_empty() => number_of(value),
-                _ => None,
-            };
+            let plain = plain_number(&instance).map(RowValue::Number);
             let rich = plain.is_none();
             let observed = instance.observed_at.is_some();
-            let known = work.series.iter().find(|series| {
-                series.name == name
-                    && series.instance_id == instance.instance_id
-                    && series.unit == instance.unit
-                    && series.observed == observed
-                    && series.rich == rich
-            });
-            let series = match known {
+            let series = match series_of(&work.series, &name, &instance) {
                 Some(series) => series.number,
                 None => {
                     let fresh = Series {
@@ -575,11 +607,51 @@ impl<'a> Group<'a> {
     }
 }
 
+/// The number an instance is, if that and its unit and time are all there is to it.
+fn plain_number(instance: &Instance) -> Option<f64> {
+    match &instance.content {
+        Content::Property(value) if instance.parts.is_empty() => value.as_exact_number(),
+        _ => None,
+    }
+}
+
+/// The history that an instance joins, if there is one.
+fn series_of<'a>(series: &'a [Series], name: &Name, instance: &Instance) -> Option<&'a Series> {
+    let (observed, rich) = (instance.observed_at.is_some(), plain_number(instance).is_none());
+    series.iter().find(|series| {
+        series.name == *name
+            && series.instance_id == instance.instance_id
+            && series.unit == instance.unit
+            && series.observed == observed
+            && series.rich == rich
+    })
+}
+
 impl Hub {
-    /// Whether an entity that gets new types stays in its dataset.
-    pub(crate) fn stays(&self, planned: &Planned, entity: &Entity) -> bool {
+    /// Whether what a change makes of an entity is not too large, and still belongs to its dataset.
+    ///
+    /// # Errors
+    /// When it is, or does not.
+    pub(crate) fn check_state(
+        &self,
+        applied: &Applied,
+        before: Option<&Entity>,
+        number: u32,
+        dataset: &Dataset,
+    ) -> Result<(), Refusal> {
+        let Some(state) = applied.state.as_ref().filter(|_| applied.structural) else {
+            return Ok(());
+        };
+        crate::size::check(state)?;
+        let same = |before: &Entity| before.types == state.types && before.scopes == state.scopes;
+        if before.is_some_and(same) {
+            return Ok(());
+        }
         let snapshot = self.state.snapshot();
-        let claimant = snapshot.claimant(&entity.types, &entity.scopes);
-        claimant.is_some_and(|(number, _)| *number == planned.number)
+        let claimant = snapshot.claimant(&state.types, &state.scopes);
+        if claimant.is_some_and(|(claimant, _)| *claimant == number) {
+            return Ok(());
+        }
+        Err(Refusal::LeavesDataset(state.id.clone(), dataset.id.clone()))
     }
 }

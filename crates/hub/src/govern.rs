@@ -3,9 +3,9 @@
 mod people;
 
 use crate::act::{ActKind, Effects};
-use crate::job::{Job, Planned, Shred};
+use crate::job::{Planned, Shred};
 use crate::kept::{DatasetDoc, PoliciesDoc, Version, document, from_json, to_json};
-use crate::recorder::{map, record};
+use crate::recorder::map;
 use crate::write::Quarantined;
 use crate::{Hub, HubError, TENANT, kinds};
 use guard::Policies;
@@ -292,25 +292,18 @@ fn dataset_of(hub: &Hub, body: &Value) -> Result<(u32, Arc<Dataset>), HubError> 
     found.ok_or_else(|| HubError::NotFound(format!("there is no dataset `{id}`")))
 }
 
-fn rotate_key(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
+fn rotate_key(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
     let (number, dataset) = dataset_of(hub, body)?;
     if hub.store.leaving().contains(&Under::Dataset(number)) {
         // What is to be deleted would be saved under the new key.
         return Err(model::Refusal::Leaving(dataset.id.clone()).into());
     }
-    let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
-    let mut made = record(session, Verb::Upkeep, &dataset.id, hub.now(), done);
-    made.policy_version = hub.state.snapshot().version;
-    let id = dataset.id.clone();
     let sensitive = dataset.is_sensitive();
     Ok(Effects {
-        detail: map([("dataset", Value::from(id.as_str()))]),
-        then: Some(Box::new(move |hub| {
-            hub.store.new_key(Under::Dataset(number), sensitive)?;
-            // From now on everything is written under the new key; the old is rewritten in steps.
-            hub.jobs
-                .try_send(Job::Rewrap { dataset: number, id, record: made })
-                .map_err(|_| HubError::Conflict("the hub is too busy; rotate again".into()))
+        detail: map([("dataset", Value::from(dataset.id.as_str()))]),
+        // From now on everything is written under the new key; the upkeep has the old rewritten in steps.
+        first: Some(Box::new(move |hub| {
+            Ok(hub.store.new_key(Under::Dataset(number), sensitive)?)
         })),
         ..Effects::default()
     })
@@ -344,7 +337,16 @@ fn erase(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
         held.ok_or_else(|| HubError::NotFound(format!("there is no entity with the id `{id}`")))?;
     hub.ring_is_home()?;
     let reference = hub.subject(number, &dataset, &id, Some(held.number));
+    let prefix = format!("{}/", dataset.id);
+    // What was set apart lies under the dataset's key: it goes with the person's all the same.
+    let apart = hub.store.documents(kinds::QUARANTINE).into_iter().filter(|(name, body)| {
+        let of = || ngsild::parse_json(from_json::<Quarantined>(body).ok()?.entity.as_bytes()).ok();
+        name.starts_with(&prefix)
+            && of().is_none_or(|entity| entity.get("id") == Some(&Value::from(id.as_str())))
+    });
+    let gone = apart.map(|(name, _)| document(kinds::QUARANTINE, &name, None));
     Ok(Effects {
+        documents: gone.collect(),
         detail: map([
             ("dataset", Value::from(dataset.id.as_str())),
             ("subject", Value::from(reference)),
@@ -403,12 +405,12 @@ fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubErro
     let mended = body.get("entity").is_some_and(|given| *given != original);
     Ok(Effects {
         documents: vec![document(kinds::QUARANTINE, &name, None)],
-        changes: vec![Planned {
+        change: Some(Planned {
             change: model::Change::Upsert(entity),
             number,
             dataset,
             late: true,
-        }],
+        }),
         detail: map([
             ("dataset", Value::from(id)),
             ("reading", Value::from(name)),

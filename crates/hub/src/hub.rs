@@ -10,7 +10,7 @@ use crate::{HubError, govern};
 use journal::SigningKey;
 use model::{Session, Time, Value, Zone};
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use store::{Files, Store};
@@ -56,6 +56,8 @@ pub struct Hub {
     pub(crate) governing: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
+    /// Datasets that are encrypted anew, step by step.
+    pub(crate) rewrapping: Mutex<HashSet<u32>>,
     pub(crate) inbox_sequence: std::sync::atomic::AtomicU64,
     pub(crate) started: Time,
     /// The last look at the whole log, and whether one is under way.
@@ -84,7 +86,7 @@ impl Hub {
         };
         is_there(committer)?;
         hub.recompile_subscriptions();
-        hub.finish_shredding();
+        hub.finish_shredding(true);
         hub.open_inbox();
         hub.reconcile_ring();
         // After that: nothing is brought home by two at once.
@@ -99,8 +101,9 @@ impl Hub {
         files: Files,
         options: HubOptions,
     ) -> Result<(Arc<Hub>, mpsc::Receiver<Job>), HubError> {
+        let store = Arc::new(Store::open(files.clone(), options.store.clone())?);
+        // Under the store's lock: another hub may be at work on it otherwise.
         let ring = crate::ring::Ring::open(&files)?;
-        let store = Arc::new(Store::open(files, options.store.clone())?);
         let state = State::load(&store, options.limits.decisions_cached)?;
         let seed = store.derived_key("log signing key");
         let signing = SigningKey::from_seed(&options.origin, seed.bytes())
@@ -132,6 +135,7 @@ impl Hub {
             governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
+            rewrapping: Mutex::default(),
             inbox_sequence: std::sync::atomic::AtomicU64::new(0),
             started,
             checked: Mutex::default(),

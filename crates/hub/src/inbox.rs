@@ -139,24 +139,21 @@ impl Hub {
         let now: Time = self.now();
         let whole = before.is_none() || change.replaces();
         let planned = Planned { change: change.clone(), number, dataset: dataset.clone(), late };
-        let leaves = before.is_some()
-            && change.replaces()
-            && change
-                .entity()
-                .is_some_and(|brought| !brought.types.is_empty() && !self.stays(&planned, brought));
+        let becomes = || {
+            let applied = apply(change.clone(), before, now, late)?;
+            self.check_state(&applied, before, number, &dataset)
+        };
         let misfit = apart
             .or_else(|| elsewhere.then(|| "its id was taken elsewhere while it waited".to_owned()))
-            .or_else(|| leaves.then(|| "its new type is of another dataset".to_owned()))
             .or_else(|| self.problem(change.entity()?, &dataset, before, whole))
-            .or_else(|| apply(change.clone(), before, now, late).err().map(|e| e.to_string()));
+            .or_else(|| becomes().err().map(|refusal| refusal.to_string()));
         let mut documents = vec![document(kinds::INBOX, name, None)];
         let mut fits = Vec::new();
         let mut detail = vec![("unlocked".to_owned(), Value::from(name))];
         match (misfit, change.entity()) {
             (None, _) => fits.push(planned),
             (Some(reason), Some(entity)) => {
-                let kept =
-                    self.store.count_documents(kinds::QUARANTINE, &format!("{}/", dataset.id));
+                let kept = self.kept_of(&dataset);
                 let kept = self.set_apart(writer, entity, number, &dataset, reason, kept);
                 let Plan::Keep(document, _) = kept else { return None };
                 detail.push(("quarantined".into(), Value::from(document.name.as_str())));

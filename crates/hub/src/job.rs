@@ -3,7 +3,7 @@
 use journal::Hash;
 use model::{Change, Dataset, Outcome, Record, Refusal, Time};
 use std::sync::Arc;
-use store::{Document, Sealed, Step, StoreError, Under};
+use store::{Document, Rewrapped, Sealed, Step, StoreError, Under};
 use tokio::sync::oneshot;
 
 /// A change that was decided and checked, with the dataset it goes to.
@@ -21,6 +21,8 @@ pub struct Committed {
     pub results: Vec<Result<Outcome, Refusal>>,
     /// Index of the record that stands for the write; none when nothing was recorded.
     pub record: Option<u64>,
+    /// Index of the first of its own records.
+    pub own: Option<u64>,
     /// It went to the ring: its record comes when that is reconciled.
     pub in_ring: bool,
     /// The write's leaf in the record's small tree, and how many leaves that has.
@@ -40,11 +42,15 @@ pub struct WriteJob {
     pub documents: Vec<Document>,
     /// Records of its own, for acts and for personal data.
     pub records: Vec<Record>,
+    /// An act: where its change is refused, nothing of it is done.
+    pub whole: bool,
     /// Keys to delete right after the commit.
     pub shred: Option<Shred>,
     /// Numbers that only move states, of so many readings; the changes above come first.
     pub steps: Vec<WriterStep>,
     pub readings: usize,
+    /// What subscriptions there were when it was found that none concerns the steps.
+    pub subscriptions: u64,
     /// Of the steps: an older one changes only the history.
     pub late: bool,
     /// When it came, if that was long ago: what has no time of its own is as old.
@@ -60,9 +66,11 @@ impl WriteJob {
             planned: Vec::new(),
             documents: Vec::new(),
             records: Vec::new(),
+            whole: false,
             shred: None,
             steps: Vec::new(),
             readings: 0,
+            subscriptions: 0,
             late: false,
             came: None,
             reply,
@@ -89,6 +97,13 @@ impl Shred {
     }
 }
 
+/// A dataset that is encrypted anew, step by step.
+pub struct Rewrapping {
+    pub dataset: u32,
+    pub id: String,
+    pub from: Option<Rewrapped>,
+}
+
 /// What the committer is asked for.
 pub enum Job {
     Write(WriteJob),
@@ -106,12 +121,8 @@ pub enum Job {
         floor: Time,
         record: Record,
     },
-    /// Encrypt anew what lies under older keys of a dataset.
-    Rewrap {
-        dataset: u32,
-        id: String,
-        record: Record,
-    },
+    /// Encrypt anew what lies under older keys of a dataset, going on from where that was left.
+    Rewrap(Rewrapping),
     /// Delete keys that an act before the last end was to delete.
     Shred(Shred),
     Checkpoint,

@@ -34,6 +34,7 @@ mod ring;
 mod search;
 mod seen;
 mod shredding;
+mod size;
 mod state;
 mod subscription;
 #[cfg(test)]

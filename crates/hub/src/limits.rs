@@ -58,6 +58,8 @@ limits! {
         periods = 200_000, "periods", "413";
         /// Readings kept in quarantine, per dataset.
         quarantine = 10_000, "readings a dataset", "507";
+        /// Bytes of those.
+        quarantine_bytes = 64 << 20, "bytes a dataset", "507";
         /// Subscriptions in all.
         subscriptions = 20_000, "subscriptions", "507";
         /// Contexts hosted at once.
@@ -129,7 +131,30 @@ pub const RING_BYTES: u64 = 8 << 20;
 pub const FIXED: &[Limit] = &[
     Limit { name: "ring", value: RING_BYTES, unit: "bytes", answer: "no acknowledgement" },
     Limit { name: "policy", value: 256 * 1024, unit: "bytes", answer: "400" },
-    Limit { name: "attributes", value: 1_000, unit: "an entity", answer: "400" },
+    Limit {
+        name: "attributes",
+        value: ngsild::MAX_ATTRIBUTES as u64,
+        unit: "an entity",
+        answer: "400",
+    },
+    Limit {
+        name: "entity_instances",
+        value: crate::size::MAX_INSTANCES as u64,
+        unit: "of an entity's attributes together",
+        answer: "400",
+    },
+    Limit {
+        name: "entity_histories",
+        value: crate::size::MAX_SERIES as u64,
+        unit: "attributes, instances and units an entity ever had",
+        answer: "400",
+    },
+    Limit {
+        name: "entity_bytes",
+        value: crate::size::MAX_BYTES as u64,
+        unit: "an entity",
+        answer: "400",
+    },
     Limit { name: "json_depth", value: 64, unit: "levels", answer: "400" },
     Limit {
         name: "json_values",

@@ -55,6 +55,7 @@ impl Hub {
         {
             return Ok(None);
         }
+        let subscriptions = self.subscriptions.version();
         let Some(steps) = self.steps_of(session, into, readings) else { return Ok(None) };
         let late = session.principal.kind == Kind::Device;
         let writer = session.principal.number;
@@ -64,6 +65,7 @@ impl Hub {
                 Job::Write(WriteJob {
                     late,
                     steps,
+                    subscriptions,
                     readings: readings.len(),
                     ..WriteJob::new(writer, reply)
                 })

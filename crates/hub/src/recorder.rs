@@ -147,6 +147,15 @@ impl Hub {
         }
     }
 
+    /// Counts a refusal of a principal; whether it has a record of its own: the first ones of a minute.
+    pub(crate) fn is_recorded(&self, principal: u64) -> bool {
+        self.state.note_refused(principal);
+        let mut refusals = self.recorder.refusals.lock();
+        let seen = refusals.entry(principal).or_default();
+        *seen += 1;
+        *seen as usize <= self.options.limits.refusals_recorded
+    }
+
     /// Records a refusal: one by one up to a rate, then counted; of unknown callers only counted.
     pub(crate) async fn record_refusal(
         &self,
@@ -161,14 +170,7 @@ impl Hub {
             self.count_unknown("hub", "public");
             return;
         }
-        self.state.note_refused(principal);
-        let seen = {
-            let mut refusals = self.recorder.refusals.lock();
-            let seen = refusals.entry(principal).or_default();
-            *seen += 1;
-            *seen
-        };
-        if seen as usize > self.options.limits.refusals_recorded {
+        if !self.is_recorded(principal) {
             return;
         }
         let detail = map([("action", Value::from(action.word()))]);
@@ -176,6 +178,14 @@ impl Hub {
         made.decision = Decision::Refused;
         made.policy_version = self.state.snapshot().version;
         drop(self.jobs.send(Job::Records { records: vec![made], reply: None }).await);
+    }
+
+    /// Keeps a record of the hub's upkeep of a dataset for the next commit, whichever that is.
+    pub(crate) fn keep_record(&self, dataset: &str, what: &str) {
+        let detail = map([(what, Value::from(dataset))]);
+        let mut made = record(&self.own_session(), Verb::Upkeep, dataset, self.now(), detail);
+        made.policy_version = self.state.snapshot().version;
+        self.recorder.keep(vec![made], self.options.limits.records_kept);
     }
 
     /// Counts a refusal of somebody who showed no valid credential.

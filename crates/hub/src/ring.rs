@@ -4,7 +4,7 @@
 
 use crate::job::{Committed, Job, Planned, WriteJob};
 use crate::watch::ChangeEvent;
-use crate::write::Plan;
+use crate::write::{Kept, Plan};
 use crate::{Counter, Hub, HubError, limits};
 use model::{Change, Dataset, Entity, Record, Time};
 use serde::{Deserialize, Serialize};
@@ -145,21 +145,26 @@ impl Ring {
         // What follows must not be taken for another frame.
         bytes.extend([0; 4]);
         let written = self.file.write_all_at(&bytes, self.end).and_then(|()| self.file.sync_data());
-        if written.is_ok() {
-            self.end += 4 + length;
-            self.count += 1;
-            // Like the store's position: it has to outlive the process.
-            if let Err(error) = self.mark.write_all_at(&marked(self.epoch, self.count), 0) {
-                tracing::error!(%error, "the ring's mark cannot be written");
-            }
+        if let Err(error) = written {
+            tracing::error!(%error, "the ring cannot be written");
+            // It was not acknowledged, and must not be found there once the disk is well again.
+            let undone = self.file.write_all_at(&[0; 4], self.end);
+            drop(undone.and_then(|()| self.file.sync_data()));
+            return false;
         }
-        written.is_ok()
+        self.end += 4 + length;
+        self.count += 1;
+        // Like the store's position: it has to outlive the process.
+        if let Err(error) = self.mark.write_all_at(&marked(self.epoch, self.count), 0) {
+            tracing::error!(%error, "the ring's mark cannot be written");
+        }
+        true
     }
 
     /// All frames, oldest first; those that do not open are left out, and counted.
     fn frames(&self, key: &Secret) -> (Vec<Vec<u8>>, usize) {
         let (mut frames, mut damaged, mut at) = (Vec::new(), 0, 0);
-        for index in 0.. {
+        for index in 0..self.count {
             let Some(sealed) = self.frame(at) else { break };
             at += 4 + sealed.len() as u64;
             // Hubs before there was a mark bound frames to no place.
@@ -291,7 +296,8 @@ impl Hub {
                 return;
             }
             let (frames, damaged) = ring.frames(&self.store.derived_key("ring"));
-            (frames, damaged, ring.missing, ring.end)
+            let gone = ring.count.saturating_sub((frames.len() + damaged) as u64);
+            (frames, damaged, ring.missing + gone, ring.end)
         };
         if missing > 0 || damaged > 0 {
             tracing::error!(missing, damaged, "the ring does not hold what it was given");
@@ -405,7 +411,14 @@ impl Hub {
                 continue;
             };
             let (number, dataset) = (planned.number, &planned.dataset);
-            let plan = self.set_apart(writer, entity, number, dataset, refusal.to_string(), 0);
+            let plan = self.set_apart(
+                writer,
+                entity,
+                number,
+                dataset,
+                refusal.to_string(),
+                Kept::default(),
+            );
             let Plan::Keep(document, _) = plan else { return None };
             documents.push(document);
         }
@@ -434,6 +447,27 @@ mod tests {
         let (frames, damaged) = ring.frames(&key);
         assert_eq!((frames.len(), damaged, ring.missing), (taken + 1, 0, 0));
         assert_eq!(files.data.join("ring").metadata().unwrap().len(), limits::RING_BYTES);
+    }
+
+    /// Such as is left of a frame whose writing failed.
+    #[test]
+    fn what_was_not_acknowledged_is_not_in_the_ring() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(&directory.path().join("data"), None);
+        std::fs::create_dir(&files.data).unwrap();
+        std::fs::create_dir(&files.keys).unwrap();
+        let key = Secret::random();
+        let mut ring = Ring::open(&files).unwrap();
+        assert!(ring.append(&key, b"first"));
+        let sealed = vault::seal(&key, &context(0, 1), b"refused");
+        let mut bytes = u32::try_from(sealed.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(sealed);
+        ring.file.write_all_at(&bytes, ring.end).unwrap();
+        assert_eq!(ring.frames(&key), (vec![b"first".to_vec()], 0));
+        // Where nothing can be written, nothing of it is found later.
+        ring.file = File::open(files.data.join("ring")).unwrap();
+        assert!(!ring.append(&key, b"second"));
+        assert_eq!(ring.frames(&key), (vec![b"first".to_vec()], 0));
     }
 
     #[test]

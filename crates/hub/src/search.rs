@@ -274,7 +274,7 @@ impl<'a> Search<'a> {
     fn ask_tables(&mut self, now: &Now<'_>) -> (Vec<Match>, Vec<u64>) {
         let mut matches: Vec<Match> = Vec::new();
         let mut unsure: Vec<u64> = now.loose().collect();
-        for table in now.tables() {
+        for table in now.tables().iter().filter(|table| !table.is_empty()) {
             let Some(plan) = self.plan(table) else { continue };
             if matches!(plan.sieve, Sieve::Never) {
                 continue;

@@ -82,9 +82,10 @@ pub fn noted(store: &Store) -> Vec<Shred> {
 
 impl Hub {
     /// Deletes the keys that were to be deleted before: at the start, and when it could not be done.
-    pub(crate) fn finish_shredding(&self) {
+    pub(crate) fn finish_shredding(&self, at_start: bool) {
         for shred in noted(&self.store) {
-            if !shred.keys.is_empty() {
+            // Afterwards it is said with the commit of the note.
+            if at_start && !shred.keys.is_empty() {
                 self.store.leave(shred.under);
             }
             // A full queue: the upkeep tries again.

@@ -149,6 +149,8 @@ struct All {
     of_entity: HashMap<String, Vec<Arc<Compiled>>>,
     of_type: HashMap<Name, Vec<Arc<Compiled>>>,
     of_any: Vec<Arc<Compiled>>,
+    /// How often one was added.
+    version: u64,
 }
 
 impl All {
@@ -173,6 +175,7 @@ impl All {
 
     fn insert(&mut self, id: String, compiled: Arc<Compiled>) {
         self.remove(&id);
+        self.version += 1;
         self.lists(&compiled, |list| list.push(compiled.clone()));
         self.by_id.insert(id, compiled);
     }
@@ -209,6 +212,11 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// Another number once there is another subscription.
+    pub fn version(&self) -> u64 {
+        self.all.read().version
+    }
+
     /// Whether any may match an entity.
     pub fn concern(&self, id: &str, types: &[Name]) -> bool {
         let all = self.all.read();

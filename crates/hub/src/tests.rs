@@ -1,6 +1,7 @@
 //! The verbs, without doors: what happens when the disk is full, and what a late reading changes.
 
 mod disk;
+mod hostile;
 mod images;
 mod ring;
 mod schedules;

@@ -1,7 +1,7 @@
 //! The hub's own upkeep, in a thread of its own: checkpoints, counts, sealing, retention.
 
 use crate::Hub;
-use crate::job::Job;
+use crate::job::{Job, Rewrapping};
 use crate::recorder::{hex, map, record};
 use model::{Dataset, Time, Value, Verb};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub fn run(hub: &Arc<Hub>) {
         if look.is_multiple_of(looks(seal_ms)) {
             seal_all(hub);
             hub.reconcile_ring();
-            hub.finish_shredding();
+            hub.finish_shredding(false);
         }
         if look % LOOKS_PER_CHECK == LOOKS_BEFORE_CHECK {
             hub.check_log();
@@ -87,11 +87,9 @@ pub(crate) fn seal_all(hub: &Hub) {
 /// What is to be asked of the committer so that a dataset is sealed, planned as it is now.
 pub(crate) fn sealing(hub: &Hub, number: u32, dataset: &Dataset) -> Vec<Job> {
     let mut jobs = Vec::new();
-    if hub.store.has_superseded(number) {
-        // Begun before a restart, or pushed aside by a full queue.
-        let done = map([("old_keys_deleted", Value::from(dataset.id.as_str()))]);
-        let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), done);
-        jobs.push(Job::Rewrap { dataset: number, id: dataset.id.clone(), record: made });
+    if hub.store.has_superseded(number) && hub.rewrapping.lock().insert(number) {
+        let one = Rewrapping { dataset: number, id: dataset.id.clone(), from: None };
+        jobs.push(Job::Rewrap(one));
     }
     match hub.store.plan_seal(number, dataset.about_people, hub.options.seal) {
         Ok(None) => {}

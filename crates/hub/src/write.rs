@@ -50,8 +50,8 @@ pub(crate) struct Deciding<'a> {
     session: &'a Session,
     pub snapshot: Arc<guard::Snapshot>,
     decided: Vec<(Action, u32, Arc<guard::Verdict>)>,
-    /// Readings in quarantine by dataset, with those this write adds.
-    apart: HashMap<u32, usize>,
+    /// Readings in quarantine by dataset and their bytes, with those this write adds.
+    apart: HashMap<u32, Kept>,
     /// Changes this write adds to those that wait for the sensitive root.
     waiting: usize,
 }
@@ -82,6 +82,13 @@ impl<'a> Deciding<'a> {
         self.decided.push((action, number, verdict.clone()));
         verdict
     }
+}
+
+/// Readings in a dataset's quarantine.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Kept {
+    readings: usize,
+    bytes: usize,
 }
 
 pub(crate) enum Plan {
@@ -199,6 +206,13 @@ impl Hub {
             }
             _ => return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned()))),
         };
+        let sized = match &change {
+            Change::Remember { entity } => crate::size::check_width(entity),
+            other => other.entity().map_or(Ok(()), crate::size::check),
+        };
+        if let Err(refusal) = sized {
+            return Plan::Refuse(HubError::Refusal(refusal));
+        }
         let action = match &change {
             Change::Delete { .. } | Change::Forget { .. } => Action::Delete,
             _ => Action::Write,
@@ -259,12 +273,13 @@ impl Hub {
                     let place = format!("/{}", entity.id);
                     return Plan::Refuse(HubError::Invalid(ngsild::Invalid::data(place, reason)));
                 }
-                let count =
-                    || self.store.count_documents(kinds::QUARANTINE, &format!("{}/", dataset.id));
-                let kept = deciding.apart.entry(number).or_insert_with(count);
+                let kept = deciding.apart.entry(number).or_insert_with(|| self.kept_of(&dataset));
                 let writer = session.principal.number;
                 let plan = self.set_apart(writer, entity, number, &dataset, reason, *kept);
-                *kept += 1;
+                if let Plan::Keep(document, _) = &plan {
+                    kept.readings += 1;
+                    kept.bytes += document.body.as_ref().map_or(0, Vec::len);
+                }
                 return plan;
             }
         }
@@ -293,6 +308,12 @@ impl Hub {
         Some(Refusal::Future(ahead, seconds).to_string())
     }
 
+    pub(crate) fn kept_of(&self, dataset: &Dataset) -> Kept {
+        let prefix = format!("{}/", dataset.id);
+        let (readings, bytes) = self.store.documents_under(kinds::QUARANTINE, &prefix);
+        Kept { readings, bytes }
+    }
+
     /// A reading that does not fit is kept for the steward, beside the `kept` ones there are.
     pub(crate) fn set_apart(
         &self,
@@ -301,15 +322,16 @@ impl Hub {
         number: u32,
         dataset: &Dataset,
         reason: String,
-        kept: usize,
+        kept: Kept,
     ) -> Plan {
         let prefix = format!("{}/", dataset.id);
-        if kept >= self.options.limits.quarantine {
-            return Plan::Refuse(HubError::Limit {
-                name: "quarantine",
-                limit: self.options.limits.quarantine as u64,
-                remedy: "the steward has to look at what is there".into(),
-            });
+        let limits = &self.options.limits;
+        let full = |name: &'static str, limit: usize| {
+            let remedy = "the steward has to look at what is there".into();
+            Plan::Refuse(HubError::Limit { name, limit: limit as u64, remedy })
+        };
+        if kept.readings >= limits.quarantine {
+            return full("quarantine", limits.quarantine);
         }
         let mut json = Vec::new();
         render_entity(&mut json, entity, &Context::core(), &Options::default());
@@ -320,6 +342,9 @@ impl Hub {
             reason: reason.clone(),
             entity: String::from_utf8_lossy(&json).into_owned(),
         });
+        if kept.bytes + body.len() > limits.quarantine_bytes {
+            return full("quarantine_bytes", limits.quarantine_bytes);
+        }
         let sensitive = dataset.is_sensitive();
         if let Err(error) = self.store.ensure_key(Under::Dataset(number), sensitive) {
             return Plan::Refuse(HubError::Storage(error));
@@ -393,12 +418,15 @@ impl Hub {
 
     /// Records something that a person should look at.
     pub(crate) async fn alarm(&self, session: &Session, dataset: &Arc<Dataset>, what: &str) {
+        self.counters.add(Counter::Refusals, 1);
+        if !self.is_recorded(session.principal.number) {
+            return;
+        }
         tracing::warn!(principal = session.principal.number, dataset = dataset.id, what, "alarm");
         let detail = map([("alarm", Value::from(what))]);
         let mut made = record(session, Verb::Write, &dataset.id, self.now(), detail);
         made.decision = model::Decision::Refused;
         made.policy_version = self.state.snapshot().version;
-        self.counters.add(Counter::Refusals, 1);
         drop(self.jobs.send(Job::Records { records: vec![made], reply: None }).await);
     }
 

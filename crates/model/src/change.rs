@@ -115,6 +115,8 @@ pub enum Refusal {
     Future(Time, i64),
     #[error("what is known of `{0}` is being deleted; try again in a minute")]
     Leaving(String),
+    #[error("`{id}` would have more than {most} {what}")]
+    TooMuch { id: String, what: &'static str, most: u64 },
     #[error("history can only be added with `observedAt`, which `{0}` lacks")]
     Undated(Name),
 }

@@ -21,8 +21,8 @@ pub use geo::{GeoQuery, Georel, place_of};
 pub use invalid::Invalid;
 pub use members::{MAX_JOIN_LEVELS, Members};
 pub use parse::{
-    Form, MAX_INSTANCES, MAX_JSON_VALUES, attribute_name, check_uri, parse_attribute, parse_entity,
-    parse_fragment, parse_json,
+    Form, MAX_ATTRIBUTES, MAX_INSTANCES, MAX_JSON_VALUES, attribute_name, check_uri,
+    parse_attribute, parse_entity, parse_fragment, parse_json,
 };
 pub use q::{Q, parse_q};
 pub use readings::{Measured, Reading, parse_reading_of, parse_readings};

@@ -216,7 +216,7 @@ impl From<HubError> for Problem {
             HubError::Limit { name, limit, .. } => {
                 let status = match name {
                     "answer" | "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
-                    "contexts" | "inbox" | "quarantine" | "subscriptions" => {
+                    "contexts" | "inbox" | "quarantine" | "quarantine_bytes" | "subscriptions" => {
                         StatusCode::INSUFFICIENT_STORAGE
                     }
                     _ => StatusCode::TOO_MANY_REQUESTS,

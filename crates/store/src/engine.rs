@@ -5,6 +5,7 @@
 
 use crate::StoreError;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use std::ops::Bound;
 use std::path::Path;
 
 /// The tables.
@@ -163,6 +164,27 @@ impl Engine {
             each(&key, &value)?;
         }
         Ok(())
+    }
+
+    /// The same from after a key on, until `each` says false; whether it never did.
+    pub fn scan_after(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let from = if after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        for item in self.tables[table as usize].range::<&[u8], _>((from, Bound::Unbounded)) {
+            let (key, value) = item.into_inner().map_err(failed)?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if !each(&key, &value)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub fn put(&self, writes: &mut Writes, table: Table, key: &[u8], value: Vec<u8>) {

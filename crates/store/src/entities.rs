@@ -16,7 +16,9 @@ use std::sync::Arc;
 const MAX_WARM: usize = 16_384;
 /// Tables; entities unlike all of these are decoded to be looked at.
 const MAX_TABLES: usize = 16_384;
-/// Of an entity in no table: it is deleted, or there are too many tables.
+/// Numbers of entities in a table; one that has more is in none.
+const MAX_FIELDS: usize = 256;
+/// Of an entity in no table: it is deleted, has too many numbers, or there are too many tables.
 const NO_TABLE: u32 = u32::MAX;
 
 /// An entity as it comes from a commit or from disk.
@@ -53,6 +55,8 @@ pub struct Entities {
     by_dataset: HashMap<u32, u64>,
     tables: Vec<Table>,
     by_shape: HashTable<u32>,
+    /// Places among the tables where none is.
+    vacant: Vec<u32>,
     most_tables: usize,
     /// Living entities in no table.
     loose: BTreeSet<u64>,
@@ -87,6 +91,7 @@ impl Entities {
             by_dataset: HashMap::new(),
             tables: Vec::new(),
             by_shape: HashTable::new(),
+            vacant: Vec::new(),
             most_tables,
             loose: BTreeSet::new(),
             living: 0,
@@ -320,15 +325,21 @@ impl Entities {
         let takes = |at: &u32| tables[*at as usize].takes(dataset, entity);
         let at = match self.by_shape.find(hash, takes) {
             Some(at) => *at,
-            None if self.tables.len() >= self.most_tables => {
-                self.loose.insert(number);
-                return (NO_TABLE, 0);
-            }
             None => {
-                let at = u32::try_from(self.tables.len()).unwrap_or(NO_TABLE);
+                let table = Table::new(dataset, hash, entity);
+                let full = self.vacant.is_empty() && self.tables.len() >= self.most_tables;
+                if full || table.fields.len() > MAX_FIELDS {
+                    self.loose.insert(number);
+                    return (NO_TABLE, 0);
+                }
+                let new = || u32::try_from(self.tables.len()).unwrap_or(NO_TABLE);
+                let at = self.vacant.pop().unwrap_or_else(new);
                 let hash_of = |at: &u32| tables[*at as usize].hash;
                 self.by_shape.insert_unique(hash, at, hash_of);
-                self.tables.push(Table::new(dataset, hash, entity));
+                match self.tables.get_mut(at as usize) {
+                    Some(place) => *place = table,
+                    None => self.tables.push(table),
+                }
                 at
             }
         };
@@ -343,6 +354,14 @@ impl Entities {
             && let Some(Some(slot)) = self.slots.get_mut(index(moved))
         {
             slot.row = row;
+        }
+        if from.is_empty() {
+            // Whoever changes what it looks like again and again leaves nothing behind.
+            if let Ok(entry) = self.by_shape.find_entry(from.hash, |at| *at == table) {
+                entry.remove();
+            }
+            *from = Table::default();
+            self.vacant.push(table);
         }
     }
 

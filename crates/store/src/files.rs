@@ -10,6 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use vault::Secret;
 
+/// The files of the two roots: the operational and the sensitive one.
+const ROOTS: [&str; 2] = ["operational.key", "sensitive.key"];
+
 /// How far the store was acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -45,14 +48,17 @@ impl Files {
         self.data.join("format").exists()
     }
 
-    /// Makes the directories, the format file and two fresh root keys.
+    /// Makes the directories, the format file and two fresh root keys. What a start that was ended in
+    /// the midst of this left is gone on with: roots that are there stay.
     ///
     /// # Errors
     /// When something is there already that is not ours, or cannot be written.
     pub fn create(&self) -> Result<(), StoreError> {
-        let empty =
-            |path: &Path| fs::read_dir(path).map_or(true, |mut found| found.next().is_none());
-        if !empty(&self.data) {
+        let holds = |path: &Path, ours: &[&str]| {
+            let found = fs::read_dir(path).into_iter().flatten().flatten();
+            found.map(|entry| entry.file_name()).any(|name| !ours.iter().any(|our| name == *our))
+        };
+        if holds(&self.data, &["format.new"]) {
             let what = if self.exist() {
                 "there is a data directory already"
             } else {
@@ -60,7 +66,7 @@ impl Files {
             };
             return Err(StoreError::NotOurs(self.data.display().to_string(), what.into()));
         }
-        if !empty(&self.keys) {
+        if holds(&self.keys, &[ROOTS[0], ROOTS[1], "operational.new", "sensitive.new"]) {
             let what = "it holds keys of another data directory";
             return Err(StoreError::NotOurs(self.keys.display().to_string(), what.into()));
         }
@@ -70,7 +76,10 @@ impl Files {
             // Names of directories are made durable as contents are, where those above may be opened.
             directory.ancestors().skip(1).take(2).for_each(|above| drop(sync_directory(above)));
         }
-        for name in ["operational.key", "sensitive.key"] {
+        for name in ROOTS {
+            if self.keys.join(name).exists() {
+                continue;
+            }
             let key: [u8; 32] = vault::random();
             let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
             self.replace(&self.keys.join(name), hex.as_bytes())?;
@@ -113,9 +122,9 @@ impl Files {
             }
             Ok(Some(Secret::new(key)))
         };
-        let operational = read("operational.key")?
-            .ok_or_else(|| StoreError::NoKey("the operational root".into()))?;
-        Ok((operational, read("sensitive.key")?))
+        let operational =
+            read(ROOTS[0])?.ok_or_else(|| StoreError::NoKey("the operational root".into()))?;
+        Ok((operational, read(ROOTS[1])?))
     }
 
     /// The keyring's bytes; none when there is no keyring yet.

@@ -78,6 +78,13 @@ pub type Owner = (u32, NonZeroU64);
 /// Points of a run that is long: those of fewer are not looked at for sealing.
 pub const LONG: usize = 512;
 
+/// Points of a commit that are not sealed yet, and what they take encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unsealed {
+    points: u32,
+    bytes: u32,
+}
+
 #[derive(Default)]
 pub struct History {
     /// By series: numbers of series are given in order.
@@ -91,8 +98,8 @@ pub struct History {
     forgotten: HashMap<u32, u32>,
     /// By series: dataset and entity.
     owners: Vec<Option<Owner>>,
-    /// Per dataset: commits with unsealed blobs, and the points in each.
-    pub blobs: HashMap<u32, BTreeMap<u64, u32>>,
+    /// Per dataset: commits with unsealed blobs, and what is in each.
+    pub blobs: HashMap<u32, BTreeMap<u64, Unsealed>>,
     /// Per dataset: the instant before which nothing is kept.
     pub retained: HashMap<u32, i64>,
     pub generations: HashMap<u32, u32>,
@@ -290,12 +297,26 @@ impl History {
     /// Points of a dataset that are not sealed.
     pub fn open_points_of(&self, dataset: u32) -> u64 {
         let blobs = self.blobs.get(&dataset).into_iter().flat_map(BTreeMap::values);
-        blobs.map(|points| u64::from(*points)).sum()
+        blobs.map(|blob| u64::from(blob.points)).sum()
+    }
+
+    /// Bytes of them.
+    pub fn open_bytes_of(&self, dataset: u32) -> u64 {
+        let blobs = self.blobs.get(&dataset).into_iter().flat_map(BTreeMap::values);
+        blobs.map(|blob| u64::from(blob.bytes)).sum()
+    }
+
+    /// Notes a blob of so many points and bytes.
+    pub fn note_blob(&mut self, dataset: u32, commit: u64, points: usize, bytes: usize) {
+        let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let blob = self.blobs.entry(dataset).or_default().entry(commit).or_default();
+        blob.points = blob.points.saturating_add(few(points));
+        blob.bytes = blob.bytes.saturating_add(few(bytes));
     }
 
     /// Points that are not sealed.
     pub fn open_points(&self) -> u64 {
-        self.blobs.values().flat_map(BTreeMap::values).map(|points| u64::from(*points)).sum()
+        self.blobs.values().flat_map(BTreeMap::values).map(|blob| u64::from(blob.points)).sum()
     }
 
     /// The chunks of a series that may hold points in `from..until`.

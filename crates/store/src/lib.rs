@@ -32,7 +32,7 @@ pub use held::{Derived, Held, Series};
 pub use log::LogReader;
 pub use packed::Packed;
 pub use points::{Point, RawPoint, RichPoint};
-pub use seal::{SealPlan, Sealed};
+pub use seal::{Rewrap, Rewrapped, SealPlan, Sealed};
 pub use states::{GOVERNING, States};
 pub use store::{Now, Options, Store, Usage};
 pub use table::{Current, Field, Glance, Table};

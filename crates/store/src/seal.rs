@@ -28,6 +28,8 @@ pub struct SealPlan {
     /// Unsealed points of a dataset that are reason to seal, unless it has so many entities that
     /// writing all their documents would cost more than it gains.
     pub max_open: u64,
+    /// Bytes of a dataset's unsealed points that are reason to seal.
+    pub max_open_bytes: u64,
     /// Points in one chunk, and in one blob that is written anew.
     pub max_part: usize,
     /// Numbers in one part of a segment: what a look at a short run has to read.
@@ -43,10 +45,34 @@ impl Default for SealPlan {
             min_points: 256,
             max_blobs: 4_096,
             max_open: 1 << 20,
+            max_open_bytes: 64 << 20,
             max_part: 1 << 20,
             segment_points: 8_192,
         }
     }
+}
+
+/// Where values lie under a dataset's keys.
+const REWRAPPED: [Table; 5] =
+    [Table::Entity, Table::Recent, Table::Chunk, Table::Manifest, Table::Document];
+/// Values that are only looked at cost a step about as much as one that is encrypted anew.
+const SEEN_FOR_ONE: usize = 8;
+
+/// How far a dataset was encrypted anew.
+#[derive(Clone, Debug)]
+pub struct Rewrapped {
+    /// The keys that are left behind.
+    older: Vec<u32>,
+    table: usize,
+    after: Vec<u8>,
+}
+
+/// How a step of encrypting a dataset anew ended.
+#[derive(Debug)]
+pub enum Rewrap {
+    GoesOn(Rewrapped),
+    /// Nothing is left under these keys, and nothing ever will be.
+    Done(Vec<u32>),
 }
 
 /// Sealed history, ready to be committed in place of open rows.
@@ -116,7 +142,9 @@ impl Sealed {
         *blobs = blobs.split_off(&(self.upto + 1));
         let points: usize = self.residual.iter().map(|part| part.rows.len()).sum();
         if points > 0 {
-            blobs.insert(self.upto, u32::try_from(points).unwrap_or(u32::MAX));
+            let written = self.residual.iter().flat_map(|part| &part.blobs);
+            let bytes = written.map(|blob| blob.plain.len()).sum();
+            history.note_blob(self.dataset, self.upto, points, bytes);
         }
     }
 }
@@ -507,31 +535,36 @@ impl Store {
         Ok(())
     }
 
-    /// Encrypts up to `limit` values of a dataset anew that lie under older keys. None: there may be
-    /// more. Otherwise nothing is left under these keys, and nothing ever will be: only the committer
-    /// writes, and it is the one who asks.
+    /// Encrypts values of a dataset anew that lie under older keys, up to a limit, going on where it
+    /// ended before. What is written meanwhile lies under the new key: only the committer writes, and
+    /// it is the one who asks.
     ///
     /// # Errors
     /// When a value does not open or cannot be written.
-    pub fn rewrap(&self, dataset: u32, limit: usize) -> Result<Option<Vec<u32>>, StoreError> {
-        let ids: Vec<u32> = self.keys().read().superseded(vault::Scope::Dataset(dataset));
-        if ids.is_empty() {
-            return Ok(Some(ids));
+    pub fn rewrap(
+        &self,
+        dataset: u32,
+        from: Option<Rewrapped>,
+        limit: usize,
+    ) -> Result<Rewrap, StoreError> {
+        let older: Vec<u32> = self.keys().read().superseded(vault::Scope::Dataset(dataset));
+        if older.is_empty() {
+            return Ok(Rewrap::Done(older));
         }
+        // Rotated again meanwhile: what was written before that has to be looked at again.
+        let from = from.filter(|from| from.older == older);
+        let mut at = from.unwrap_or(Rewrapped { older, table: 0, after: Vec::new() });
         let mut writes = self.engine().writes();
-        let mut count = 0;
+        let (mut changed, mut seen) = (0, 0);
         let under = Under::Dataset(dataset);
         let sensitive = self.is_sensitive(under);
-        for (table, prefix) in [
-            (Table::Entity, dataset.to_be_bytes().to_vec()),
-            (Table::Recent, dataset.to_be_bytes().to_vec()),
-            (Table::Chunk, dataset.to_be_bytes().to_vec()),
-            (Table::Manifest, dataset.to_be_bytes().to_vec()),
-            (Table::Document, Vec::new()),
-        ] {
-            self.engine().scan(table, &prefix, |key, sealed| {
+        while let Some(table) = REWRAPPED.get(at.table).copied() {
+            let of_dataset = dataset.to_be_bytes();
+            let prefix = if table == Table::Document { &[] } else { of_dataset.as_slice() };
+            let mut last = Vec::new();
+            let whole = self.engine().scan_after(table, prefix, &at.after, |key, sealed| {
                 let id = sealed.first_chunk::<4>().map(|id| u32::from_be_bytes(*id));
-                if count < limit && id.is_some_and(|id| ids.contains(&id)) {
+                if id.is_some_and(|id| at.older.contains(&id)) {
                     let plain = self.unseal(table, key, sealed)?;
                     let bytes = self.seal(table, key, under, &plain)?;
                     self.engine().put(&mut writes, table, key, bytes);
@@ -543,16 +576,26 @@ impl Store {
                             self.put_id(&mut writes, held.dataset, &held.entity.id)
                         });
                     }
-                    count += 1;
+                    changed += 1;
                 }
-                Ok(())
+                seen += 1;
+                let goes_on = changed < limit && seen < limit.saturating_mul(SEEN_FOR_ONE);
+                if !goes_on {
+                    last = key.to_vec();
+                }
+                Ok(goes_on)
             })?;
+            if !whole {
+                at.after = last;
+                break;
+            }
+            (at.table, at.after) = (at.table + 1, Vec::new());
         }
-        if count == 0 {
-            return Ok(Some(ids));
+        if changed > 0 {
+            self.write(writes)?;
         }
-        self.write(writes)?;
-        Ok(None)
+        let done = at.table == REWRAPPED.len();
+        Ok(if done { Rewrap::Done(at.older) } else { Rewrap::GoesOn(at) })
     }
 
     /// Whether older keys of a dataset are still there.
@@ -598,6 +641,7 @@ fn is_due(history: &History, dataset: u32, per_subject: bool, upto: u64, when: S
     let enough = 2 * when.min_points;
     let long = |open: Option<&Open>| open.is_some_and(|open| open.len() >= enough);
     history.open_points_of(dataset) >= when.max_open
+        || history.open_bytes_of(dataset) >= when.max_open_bytes
         || match history.long.get(&dataset) {
             known if enough >= LONG => {
                 known.into_iter().flatten().any(|series| long(history.open(*series)))

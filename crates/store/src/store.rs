@@ -513,9 +513,9 @@ impl Store {
         for (dataset, series) in batch.forgotten {
             history.forget(dataset, series, commit);
         }
-        for Rows { dataset, rows, .. } in batch.rows {
-            let points = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
+        for Rows { dataset, rows, blobs, .. } in batch.rows {
+            let bytes = blobs.iter().map(|blob| blob.plain.len()).sum();
+            history.note_blob(dataset, commit, rows.len(), bytes);
             for row in rows {
                 match row.value {
                     RowValue::Number(value) => history.put_number(row.series, row.at.0, value),

@@ -66,6 +66,7 @@ struct Cell {
 }
 
 /// The entities of one dataset that have the same types, attributes and numbers.
+#[derive(Default)]
 pub struct Table {
     pub dataset: u32,
     pub types: Vec<Name>,

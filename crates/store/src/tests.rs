@@ -2,8 +2,8 @@
 //! rotation and restarts come in, histories are what a plain map says they are.
 
 use crate::{
-    Batch, Document, EntityWrite, Evidence, Files, Options, Packed, Point, Row, RowValue, SealPlan,
-    Series, Store, StoreError, Under,
+    Batch, Document, EntityWrite, Evidence, Files, Options, Packed, Point, Rewrap, Row, RowValue,
+    SealPlan, Series, Store, StoreError, Under,
 };
 use model::{Content, Entity, Instance, Name, Time, Value};
 use proptest::prelude::*;
@@ -37,11 +37,34 @@ fn series(number: u32) -> Series {
 
 /// Encrypts everything anew; gives the keys that nothing lies under any more.
 fn older_keys(store: &Store) -> Vec<u32> {
+    let mut from = None;
     loop {
-        if let Some(older) = store.rewrap(DATASET, 3).unwrap() {
-            return older;
+        match store.rewrap(DATASET, from, 3).unwrap() {
+            Rewrap::Done(older) => return older,
+            Rewrap::GoesOn(at) => from = Some(at),
         }
     }
+}
+
+/// Long texts are sealed before they fill the memory, however few they are.
+#[test]
+fn long_texts_are_sealed_by_their_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = fresh(&directory);
+    let when = SealPlan { max_open_bytes: 1 << 16, ..SealPlan::default() };
+    let text = |length: usize| Instance::of(Content::Property(Value::from("x".repeat(length))));
+    let commit = |at: i64, length: usize| {
+        let value = RowValue::Rich(Box::new(text(length)));
+        let row = Row { entity: 1, series: RICH, at: Time(at), value };
+        let rows = vec![store.encode_rows(DATASET, false, vec![row], Time(at))];
+        store.commit(Batch { rows, time: Time(at), ..Batch::default() }).unwrap();
+    };
+    commit(1, 40_000);
+    assert!(store.plan_seal(DATASET, false, when).unwrap().is_none());
+    commit(2, 40_000);
+    let sealed = store.plan_seal(DATASET, false, when).unwrap().unwrap();
+    store.commit(Batch { sealed: vec![sealed], ..Batch::default() }).unwrap();
+    assert!(store.plan_seal(DATASET, false, when).unwrap().is_none(), "nothing is open any more");
 }
 
 #[test]
@@ -172,6 +195,7 @@ proptest! {
                     let when = SealPlan {
                         min_points: 4,
                         max_blobs: 2,
+                        max_open_bytes: 1 << 20,
                         max_open: 40,
                         max_part: 5,
                         segment_points: 3,

@@ -2,13 +2,15 @@
 //! checkpoints published.
 
 use crate::Hub;
-use crate::job::{Job, Shred};
-use model::Record;
-use store::Batch;
+use crate::job::{Job, Rewrapping, Shred};
+use store::{Batch, Rewrap};
+
+/// Values that are encrypted anew between two commits.
+const REWRAPPED_AT_ONCE: usize = 1_000;
 
 /// What is to be done once a group is committed.
 pub struct Chores {
-    pub rewraps: Vec<(u32, String, Record)>,
+    pub rewraps: Vec<Rewrapping>,
     pub shreds: Vec<Shred>,
     pub checkpoint: bool,
 }
@@ -44,24 +46,32 @@ impl Chores {
     }
 
     fn rewrap(&mut self, hub: &Hub) {
-        for (dataset, id, made) in std::mem::take(&mut self.rewraps) {
-            let job = match hub.store.rewrap(dataset, 1_000) {
-                Ok(Some(older)) if older.is_empty() => continue,
-                Ok(Some(older)) => match hub.store.drop_keys(&older) {
-                    Ok(()) => Job::Records { records: vec![made], reply: None },
-                    Err(error) => {
-                        tracing::error!(%error, dataset = id, "old keys cannot be deleted");
-                        continue;
+        for mut one in std::mem::take(&mut self.rewraps) {
+            let (dataset, id) = (one.dataset, one.id.as_str());
+            let ended = match hub.store.rewrap(dataset, one.from.take(), REWRAPPED_AT_ONCE) {
+                Ok(Rewrap::GoesOn(at)) => {
+                    one.from = Some(at);
+                    // The queue may be full of writers; the upkeep begins again then.
+                    hub.jobs.try_send(Job::Rewrap(one)).is_err()
+                }
+                Ok(Rewrap::Done(older)) => {
+                    match hub.store.drop_keys(&older) {
+                        Ok(()) if older.is_empty() => {}
+                        Ok(()) => hub.keep_record(id, "old_keys_deleted"),
+                        Err(error) => {
+                            tracing::error!(%error, dataset = id, "old keys cannot be deleted");
+                        }
                     }
-                },
-                Ok(None) => Job::Rewrap { dataset, id, record: made },
+                    true
+                }
                 Err(error) => {
                     tracing::error!(%error, dataset = id, "a dataset cannot be encrypted anew");
-                    continue;
+                    true
                 }
             };
-            // The queue may be full of writers; the upkeep thread tries again then.
-            drop(hub.jobs.try_send(job));
+            if ended {
+                hub.rewrapping.lock().remove(&dataset);
+            }
         }
     }
 

@@ -94,8 +94,8 @@ impl Group<'_> {
             }
         }
         batch.erased.extend(shreds.iter().map(|shred| shred.under));
-        let matched = self.matched();
-        batch.documents.extend(matched.documents);
+        let mut matched = self.matched();
+        batch.documents.append(&mut matched.documents);
         let events = self.take_states(&mut batch, &mut entries);
         batch.states = self.hub.store.states_after(&batch, &kinds::GOVERNING);
         let grouped = !entries.leaves.is_empty() || !batch.states.is_empty() || rewritten;
@@ -111,7 +111,7 @@ impl Group<'_> {
             // Kept there, too: they go to the ring with what is written, when that has to.
             self.records.extend(job.records.iter().cloned());
         }
-        self.records.extend(matched.records);
+        self.records.append(&mut matched.records);
         let records = self.records.iter().chain(&self.unasked);
         records.for_each(|record| push_record(&mut batch, record));
         let stepped = self.hub.watches.are_there().then(|| batch.steps.clone());
@@ -122,6 +122,7 @@ impl Group<'_> {
         let governs = batch.documents.iter().filter(|one| State::KINDS.contains(&one.kind));
         let governs: Vec<_> = governs.map(|one| (one.kind, one.name.clone())).collect();
         if let Err(error) = self.hub.store.commit(batch) {
+            self.hub.take_back(matched);
             self.fail(&error);
             return Vec::new();
         }
@@ -137,7 +138,7 @@ impl Group<'_> {
         }
         self.hub.watches.tell(events);
         self.hub.watches.tell(self.hub.events_of(&stepped.unwrap_or_default()));
-        self.hub.enqueue(matched.queued);
+        self.hub.told(matched);
         self.answer(&entries, first_record, own_records_at, &starts);
         shreds
     }
@@ -208,6 +209,7 @@ impl Group<'_> {
             drop(job.reply.send(Ok(Committed {
                 results,
                 record: leaf.map(|_| group_record).or(own),
+                own,
                 in_ring: false,
                 position,
                 group: u32::try_from(entries.leaves.len()).unwrap_or(u32::MAX),

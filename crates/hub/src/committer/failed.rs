@@ -63,6 +63,7 @@ impl Failed<'_> {
                     let committed = Committed {
                         results,
                         record: None,
+                        own: None,
                         in_ring: true,
                         position: 0,
                         group: 0,

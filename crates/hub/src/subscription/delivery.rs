@@ -28,7 +28,7 @@ fn link_of(subscription: &Compiled) -> Option<String> {
 
 impl Hub {
     /// Queues notifications that are committed.
-    pub(crate) fn enqueue(&self, queued: Vec<(String, String)>) {
+    pub(super) fn enqueue(&self, queued: Vec<(String, String)>) {
         if queued.is_empty() {
             return;
         }
@@ -116,26 +116,32 @@ impl Hub {
                 subscription.outcome.lock().last_matched = None;
                 continue;
             };
-            let Matched { documents, records, queued } = matched;
-            if documents.is_empty() {
+            if matched.documents.is_empty() {
                 continue;
             }
             // On its way at once, and in one commit with those that come next.
             let hub = self.clone();
             told.spawn(async move {
-                let job = hub.submit(|reply| {
-                    Job::Write(WriteJob { documents, records, ..WriteJob::new(1, reply) })
-                });
-                let done = async {
-                    job.await??;
-                    hub.enqueue_for(&subscription, queued).await
-                };
-                if let Err(error) = done.await {
+                if let Err(error) = hub.tell(&subscription, matched).await {
                     tracing::warn!(%error, "notifications at intervals wait");
                 }
             });
         }
         while told.join_next().await.is_some() {}
+    }
+
+    async fn tell(&self, subscription: &Compiled, mut matched: Matched) -> Result<(), HubError> {
+        let documents = std::mem::take(&mut matched.documents);
+        let records = std::mem::take(&mut matched.records);
+        let job = self
+            .submit(|reply| Job::Write(WriteJob { documents, records, ..WriteJob::new(1, reply) }));
+        let committed = job.await.and_then(|committed| Ok(committed?));
+        if let Err(error) = committed {
+            self.take_back(matched);
+            return Err(error);
+        }
+        self.note_dropped(&matched);
+        self.enqueue_for(subscription, matched.queued).await
     }
 
     async fn deliver_to(&self, id: &str, courier: &Courier) {

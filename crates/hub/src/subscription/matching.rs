@@ -36,7 +36,11 @@ pub struct Matched {
     pub documents: Vec<Document>,
     pub records: Vec<Record>,
     /// Subscription and name of each notification.
-    pub queued: Vec<(String, String)>,
+    pub(super) queued: Vec<(String, String)>,
+    /// Subscriptions that are told of, and when they were before.
+    told: Vec<(Arc<Compiled>, Option<Time>)>,
+    /// Notifications that waited for too long a time, and those for whom: taken out of the queue.
+    dropped: Vec<(Arc<Compiled>, (String, u32))>,
 }
 
 /// A change as an owner sees it.
@@ -130,9 +134,11 @@ impl Hub {
                     continue;
                 };
                 let Some(shown) = self.shown(subscription, &view, now) else { continue };
+                let before = subscription.outcome.lock().last_matched;
                 if !subscription.is_due(now) {
                     continue;
                 }
+                matched.told.push((subscription.clone(), before));
                 let look = (view.dataset, view.level, 1);
                 self.notify(subscription, &owner, &[shown], &[look], now, &mut matched);
             }
@@ -269,7 +275,7 @@ impl Hub {
     /// records of what is told. `looks` says how much of each dataset the entities tell.
     pub(super) fn notify(
         &self,
-        subscription: &Compiled,
+        subscription: &Arc<Compiled>,
         owner: &Session,
         entities: &[(Arc<Entity>, Options)],
         looks: &[(u32, Sensitivity, i64)],
@@ -320,7 +326,7 @@ impl Hub {
 
     fn queue_notification(
         &self,
-        subscription: &Compiled,
+        subscription: &Arc<Compiled>,
         entities: &[(Arc<Entity>, Options)],
         under: Under,
         now: Time,
@@ -367,11 +373,10 @@ impl Hub {
         let mut queues = self.subscriptions.waiting.lock();
         let queue = queues.entry(id.clone()).or_default();
         if queue.len() >= self.options.limits.outbox
-            && let Some((oldest, _)) = queue.pop_front()
+            && let Some(oldest) = queue.pop_front()
         {
-            matched.documents.push(document(kinds::OUTBOX, &oldest, None));
-            subscription.outcome.lock().lost += 1;
-            self.counters.add(Counter::NotificationsLost, 1);
+            matched.documents.push(document(kinds::OUTBOX, &oldest.0, None));
+            matched.dropped.push((subscription.clone(), oldest));
         }
         drop(queues);
         let body = Some(to_json(&waiting));
@@ -379,11 +384,36 @@ impl Hub {
         matched.queued.push((id.clone(), name));
     }
 
+    /// What changes gave rise to is committed: it goes on its way.
+    pub(crate) fn told(&self, matched: Matched) {
+        self.note_dropped(&matched);
+        self.enqueue(matched.queued);
+    }
+
+    /// Counts what was dropped for something newer.
+    pub(super) fn note_dropped(&self, matched: &Matched) {
+        for (subscription, _) in &matched.dropped {
+            subscription.outcome.lock().lost += 1;
+            self.counters.add(Counter::NotificationsLost, 1);
+        }
+    }
+
+    /// What was to be told of changes that could not be committed: as if it had not been.
+    pub(crate) fn take_back(&self, matched: Matched) {
+        for (subscription, before) in matched.told.into_iter().rev() {
+            subscription.outcome.lock().last_matched = before;
+        }
+        let mut queues = self.subscriptions.waiting.lock();
+        for (subscription, oldest) in matched.dropped.into_iter().rev() {
+            queues.entry(subscription.kept.id.clone()).or_default().push_front(oldest);
+        }
+    }
+
     /// What a subscription with an interval tells now: all that matches, up to a page. None while what
     /// its owner may see, or it itself, is being changed: to be asked again.
     pub(super) async fn match_interval(
         &self,
-        subscription: &Compiled,
+        subscription: &Arc<Compiled>,
         now: Time,
     ) -> Option<Matched> {
         let mut matched = Matched::default();
@@ -436,6 +466,12 @@ impl Hub {
             }
         }
         entities
+    }
+
+    /// When something was last told of to a subscription.
+    #[cfg(test)]
+    pub(crate) fn last_told(&self, id: &str) -> Option<Time> {
+        self.subscriptions.all.read().by_id.get(id)?.outcome.lock().last_matched
     }
 
     /// The bodies that a subscription tells at its interval.

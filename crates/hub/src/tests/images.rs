@@ -365,8 +365,11 @@ fn what_a_power_cut_leaves_opens_with_all_that_was_acknowledged() {
 /// Opens an image; says what is not as it should be.
 fn differences(image: &Path, known: &Known) -> String {
     let files = Files::new(&image.join("data"), None);
-    if known.vkey.is_empty() && !files.exist() {
-        return String::new();
+    if known.vkey.is_empty()
+        && !files.exist()
+        && let Err(error) = files.create()
+    {
+        return error.to_string();
     }
     let store = match Store::open(files, store::Options { min_free_bytes: 0 }) {
         Ok(store) => store,

@@ -129,8 +129,8 @@ impl Store {
                     history.put_rich(point.series, point.at, &point.instance);
                 }
             }
-            let points = u32::try_from(blob.series.len() + blob.rich.len()).unwrap_or(u32::MAX);
-            *history.blobs.entry(dataset).or_default().entry(commit).or_default() += points;
+            let points = blob.series.len() + blob.rich.len();
+            history.note_blob(dataset, commit, points, sealed.len());
             Ok(())
         })?;
         self.next_series.fetch_max(u64::from(last_series), Ordering::Relaxed);

@@ -111,9 +111,16 @@ impl Store {
 
     /// How many documents of a kind have names that start so.
     pub fn count_documents(&self, kind: u8, prefix: &str) -> usize {
+        self.documents_under(kind, prefix).0
+    }
+
+    /// The same, and the bytes of them.
+    pub fn documents_under(&self, kind: u8, prefix: &str) -> (usize, usize) {
         let documents = self.documents.read();
         let range = documents.range((kind, prefix.to_owned())..);
-        range.take_while(|((k, name), _)| *k == kind && name.starts_with(prefix)).count()
+        range
+            .take_while(|((k, name), _)| *k == kind && name.starts_with(prefix))
+            .fold((0, 0), |(count, bytes), (_, body)| (count + 1, bytes + body.len()))
     }
 
     /// All documents of a kind, by name.

@@ -1,0 +1,389 @@
+//! What one writer can do to everybody else: by growing what is his, by asking again and again, by being
+//! there just when something ends.
+
+use super::{city, dataset, now, reading, session, start, start_at};
+use crate::committer;
+use crate::job::Job;
+use crate::write::Kept;
+use crate::{Act, Hub, HubError, HubOptions, ItemResult, NewPrincipal};
+use model::{Change, Kind, Principal, Refusal, Session, Time};
+use ngsild::{Context, Form, parse_entity, parse_json};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Under;
+
+fn upsert(body: &Value) -> Change {
+    let value = parse_json(body.to_string().as_bytes()).unwrap();
+    Change::Upsert(parse_entity(&value, &Context::core(), Form::Full).unwrap())
+}
+
+fn act(name: &str, body: &Value) -> Act {
+    Act { name: name.into(), body: parse_json(body.to_string().as_bytes()).unwrap() }
+}
+
+/// A city and the token of an app in it.
+async fn with_app(directory: &tempfile::TempDir) -> (Arc<Hub>, String) {
+    let hub = start(directory, 0).await;
+    let datasets = vec![dataset("rivers", "River", true), dataset("meters", "Meter", false)];
+    hub.bootstrap_datasets(datasets).await.unwrap();
+    let principal = Principal {
+        kind: Kind::App,
+        login: "app".into(),
+        datasets: vec!["rivers".into(), "meters".into()],
+        ..Principal::public()
+    };
+    let app = NewPrincipal { principal, purpose: None, expires: Time::MAX };
+    let token = hub.bootstrap_principals(vec![app]).await.unwrap().remove(0);
+    (hub, token)
+}
+
+/// How each of the changes ended, as text.
+async fn ended(hub: &Hub, session: &Session, changes: Vec<Change>) -> Vec<String> {
+    let report = hub.write(session, changes).await.unwrap();
+    let text = |result: &ItemResult| match result {
+        ItemResult::Done(_) => "done".to_owned(),
+        ItemResult::Refused(error) => error.to_string(),
+        other => format!("{other:?}"),
+    };
+    report.results.iter().map(text).collect()
+}
+
+/// In however small parts it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_grows_only_so_far() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    let own = hub.own_session();
+    let river = |more: Value| {
+        let mut body = json!({"id": "urn:x:1", "type": "River"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        upsert(&body)
+    };
+    let instances = |from: usize, count: usize| -> Value {
+        let one = |n: usize| json!({"value": n, "datasetId": format!("urn:d:{n}")});
+        (from..from + count).map(one).collect()
+    };
+    let ends = |what: &str, answers: Vec<String>| {
+        assert!(answers.iter().rev().skip(1).all(|one| one == "done"), "{answers:?}");
+        let last = answers.last().unwrap();
+        assert!(last.contains(&format!("would have more than {what}")), "{last}");
+    };
+    let all = vec![river(json!({"level": instances(0, 1_001)}))];
+    ends("1000 instances", ended(&hub, &own, all).await);
+    let some = |from, count| river(json!({"level": instances(from, count)}));
+    ends("1000 instances", ended(&hub, &own, vec![some(0, 600), some(600, 600)]).await);
+    let held = hub.store.entity("urn:x:1").unwrap();
+    assert_eq!(held.entity.attribute("level").unwrap().instances.len(), 600);
+
+    let attributes = |from: usize, count: usize| {
+        let one = |n: usize| (format!("a{n}"), json!(n));
+        river(Value::Object((from..from + count).map(one).collect()))
+    };
+    let wide = vec![attributes(0, 300), attributes(300, 300)];
+    ends("1000 instances", ended(&hub, &own, wide).await);
+
+    let long = |name: &str| river(json!({name: {"value": "x".repeat(3 << 20)}}));
+    ends("4194304 bytes", ended(&hub, &own, vec![long("one"), long("two")]).await);
+
+    // An attribute that has another unit each time has another history each time.
+    let unit = |n: usize| {
+        let level = json!({"value": 1, "unitCode": format!("u{n}")});
+        upsert(&json!({"id": "urn:x:2", "type": "River", "level": level}))
+    };
+    ends("2000 histories", ended(&hub, &own, (0..2_001).map(unit).collect()).await);
+    let again = ended(&hub, &own, vec![unit(7)]).await;
+    assert_eq!(again, ["done"], "what is there goes on");
+    hub.stop().await;
+}
+
+/// What an entity looked like before takes no memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_that_changes_its_looks_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    let own = hub.own_session();
+    let tables = || hub.store.now().tables().len();
+    hub.write(&own, vec![reading("River", 1.0, 0)]).await.unwrap();
+    let before = tables();
+    for n in 0..200 {
+        let level = json!({"value": n, "datasetId": format!("urn:d:{n}")});
+        let change = upsert(&json!({"id": "urn:x:1", "type": "River", "level": level}));
+        assert_eq!(ended(&hub, &own, vec![change]).await, ["done"]);
+    }
+    assert!(tables() <= before + 2, "{} tables, {before} before", tables());
+    // One that has more numbers than tables are made for is found all the same.
+    let held = hub.store.entity("urn:x:1").unwrap();
+    assert_eq!(held.entity.attribute("level").unwrap().instances.len(), 200);
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_posts_as_others_is_recorded_in_proportion() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    let before = hub.store.log_size();
+    let foreign = |n: usize| upsert(&json!({"id": format!("urn:y:{n}"), "type": "River"}));
+    let answers = ended(&hub, &gauge, (0..1_000).map(foreign).collect()).await;
+    assert!(answers.iter().all(|one| one != "done"));
+    hub.stop().await;
+    let most = crate::Limits::default().refusals_recorded as u64;
+    let made = hub.store.log_size() - before;
+    // With the one that says how many more there were, and those of the hub's own stop.
+    assert!((most..most + 5).contains(&made), "{made} records");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_holds_so_many_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    let most = hub.limits().quarantine_bytes;
+    let misfit = |n: usize| {
+        let level = json!({"value": "x".repeat(1 << 20)});
+        upsert(&json!({"id": format!("urn:x:{n}"), "type": "River", "level": level}))
+    };
+    let room = most / (1 << 20);
+    for n in 0..room + 8 {
+        let report = hub.write(&gauge, vec![misfit(n)]).await.unwrap();
+        match &report.results[0] {
+            ItemResult::Quarantined(_) => assert!(n < room),
+            ItemResult::Refused(HubError::Limit { name: "quarantine_bytes", .. }) => {
+                assert!(n + 8 > room, "{n} of {room}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (_, bytes) = hub.store.documents_under(crate::kinds::QUARANTINE, "rivers/");
+    assert!(bytes <= most);
+    hub.stop().await;
+}
+
+/// Neither by coming back as something else, nor by becoming something more.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_lies_in_a_dataset_that_does_not_claim_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let (own, gauge) = (hub.own_session(), session(&hub, &token));
+    let at =
+        |of_type: &str| upsert(&json!({"id": "urn:x:1", "type": of_type, "level": {"value": 1}}));
+    let leaves = |answer: &[String]| answer[0].contains("would leave dataset `meters`");
+    assert_eq!(ended(&hub, &own, vec![at("Meter")]).await, ["done"]);
+    let both = ended(&hub, &gauge, vec![at("River")]).await;
+    assert!(leaves(&both), "{both:?}");
+    assert_eq!(ended(&hub, &own, vec![Change::Delete { id: "urn:x:1".into() }]).await, ["done"]);
+    let again = ended(&hub, &gauge, vec![at("River")]).await;
+    assert!(leaves(&again), "{again:?}");
+    assert_eq!(ended(&hub, &gauge, vec![at("Meter")]).await, ["done"]);
+    assert_eq!(hub.store.entity("urn:x:1").unwrap().entity.types, [model::Name::new("Meter")]);
+    hub.stop().await;
+}
+
+/// What was set apart of a person lies under the dataset's key, not under his.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_apart_of_a_person_goes_with_him() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let mut people = dataset("people", "Person", false);
+    people.about_people = true;
+    let own = hub.own_session();
+    hub.act(&own, act("dataset.put", &json!({"dataset": people}))).await.unwrap();
+    let (number, people) = hub.state.snapshot().dataset("people").unwrap().clone();
+    let gauge = session(&hub, &token).principal.number;
+    let person = |id: &str, level: Value| {
+        upsert(&json!({"id": id, "type": "Person", "level": {"value": level}}))
+    };
+    for id in ["urn:x:1", "urn:x:2"] {
+        assert_eq!(ended(&hub, &own, vec![person(id, json!(1))]).await, ["done"]);
+        let Change::Upsert(misfit) = person(id, json!("high")) else { unreachable!() };
+        let why = "no number".to_owned();
+        let plan = hub.set_apart(gauge, &misfit, number, &people, why, Kept::default());
+        let crate::write::Plan::Keep(document, _) = plan else { panic!("not set apart") };
+        let documents = vec![document];
+        let batch = store::Batch { documents, time: hub.now(), ..store::Batch::default() };
+        hub.store.commit(batch).unwrap();
+    }
+    let kept = || hub.store.count_documents(crate::kinds::QUARANTINE, "people/");
+    assert_eq!(kept(), 2);
+    let erase = json!({"dataset": "people", "entity": "urn:x:1"});
+    hub.act(&own, act("subject.erase", &erase)).await.unwrap();
+    assert_eq!(kept(), 1);
+    let left = hub.quarantined(&own, "people").await.unwrap();
+    assert!(left[0].1.entity.contains("urn:x:2"));
+    hub.stop().await;
+}
+
+/// While a dataset's keys are being deleted nothing is promised under them, and nobody else's write fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_set_apart_under_a_key_that_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = city(&directory).await;
+    let gauge = session(&hub, &token);
+    hub.write(&gauge, vec![reading("River", 1.0, 0)]).await.unwrap();
+    let misfit = upsert(&json!({"id": "urn:x:2", "type": "River", "level": {"value": "high"}}));
+    let apart = hub.write(&gauge, vec![misfit.clone()]).await.unwrap();
+    assert!(matches!(apart.results[0], ItemResult::Quarantined(_)));
+    let number = hub.state.snapshot().dataset("rivers").unwrap().0;
+    hub.store.leave(Under::Dataset(number));
+    let (refused, other) = tokio::join!(
+        hub.write(&gauge, vec![misfit]),
+        hub.write(&gauge, vec![reading("Meter", 1.0, 0)])
+    );
+    assert!(matches!(refused, Err(HubError::Storage(store::StoreError::NoKey(_)))), "{refused:?}");
+    assert!(matches!(other.unwrap().results[0], ItemResult::Done(_)));
+    // An act whose change is refused is not done either, and not recorded as done.
+    let own = hub.own_session();
+    let kept = hub.quarantined(&own, "rivers").await.unwrap();
+    let fits = json!({"id": "urn:x:2", "type": "River", "level": {"type": "Property", "value": 2}});
+    let body = json!({"dataset": "rivers", "reading": kept[0].0, "entity": fits});
+    let refused = hub.act(&own, act("quarantine.accept", &body)).await;
+    assert!(matches!(refused, Err(HubError::Refusal(Refusal::Leaving(_)))), "{refused:?}");
+    assert_eq!(hub.quarantined(&own, "rivers").await.unwrap().len(), 1, "it is still there");
+    hub.stop().await;
+    let records = (0..hub.store.log_size()).filter_map(|index| hub.store.record(index).unwrap());
+    let done =
+        records.filter(|(_, body)| String::from_utf8_lossy(body).contains("quarantine.accept"));
+    assert_eq!(done.count(), 0);
+}
+
+fn assembled(directory: &tempfile::TempDir) -> (Arc<Hub>, tokio::sync::mpsc::Receiver<Job>) {
+    let options = HubOptions {
+        origin: "test.example/log".into(),
+        now,
+        contexts: std::collections::HashMap::new(),
+        store: store::Options { min_free_bytes: 0 },
+        seal: store::SealPlan::default(),
+        tidying: crate::Tidying::default(),
+        patience: std::time::Duration::ZERO,
+        limits: crate::Limits { group_changes: 1, ..crate::Limits::default() },
+        notice: None,
+    };
+    Hub::assemble(store::Files::new(&directory.path().join("data"), None), options).unwrap()
+}
+
+/// What was asked of the committer before it heard of it is done, also behind the word to stop.
+#[tokio::test]
+async fn nothing_that_waits_behind_a_stop_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    hub.stop().await;
+    drop(hub);
+    let (hub, mut queue) = assembled(&directory);
+    let (reply, mut stopped) = tokio::sync::oneshot::channel();
+    hub.jobs.try_send(Job::Stop(reply)).ok().unwrap();
+    for n in 0..5 {
+        let detail = crate::recorder::map([("late", model::Value::Integer(n))]);
+        let own = hub.own_session();
+        let made = crate::recorder::record(&own, model::Verb::Read, "rivers", hub.now(), detail);
+        hub.jobs.try_send(Job::Records { records: vec![made], reply: None }).ok().unwrap();
+    }
+    let before = hub.store.log_size();
+    let first = queue.try_recv().unwrap();
+    assert!(!committer::step(&hub, first, &mut queue));
+    assert!(stopped.try_recv().is_ok());
+    assert_eq!(hub.store.log_size(), before + 5);
+    let last = hub.jobs.try_send(Job::Checkpoint);
+    assert!(last.is_err(), "nobody waits for what nobody does");
+}
+
+/// A subscription that was answered before a reading was committed hears of it, though there was none when
+/// the reading was looked at.
+#[tokio::test]
+async fn a_subscription_hears_of_what_was_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = with_app(&directory).await;
+    let app = session(&hub, &token);
+    hub.write(&app, vec![reading("River", 1.0, 0)]).await.unwrap();
+    hub.stop().await;
+    drop(hub);
+    let (hub, mut queue) = assembled(&directory);
+    let app = session(&hub, &token);
+    let body = json!({"id": "urn:ngsi-ld:Subscription:1", "type": "Subscription",
+        "entities": [{"type": "River"}],
+        "notification": {"endpoint": {"uri": "http://127.0.0.1:9/"}}});
+    let body = parse_json(body.to_string().as_bytes()).unwrap();
+    let courier = courier::Courier::new(vec!["127.0.0.1".into()]).unwrap();
+    let mut subscribing = Box::pin(hub.subscribe(&app, body, model::Value::Null, &courier));
+    let text = r#"[{"id":"urn:x:River","type":"River","level":{"value":2,"observedAt":"2026-01-01T11:00:00Z"}}]"#;
+    let readings = ngsild::parse_readings(text.as_bytes()).unwrap();
+    let mut writing = Box::pin(hub.write_readings(&app, None, &readings));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(subscribing.as_mut().poll(&mut context).is_pending());
+    assert!(writing.as_mut().poll(&mut context).is_pending());
+    let first = queue.try_recv().unwrap();
+    assert!(committer::step(&hub, first, &mut queue), "the subscription alone");
+    assert!(subscribing.as_mut().poll(&mut context).is_ready());
+    assert_eq!(hub.store.count_documents(crate::kinds::OUTBOX, ""), 0);
+    let second = queue.try_recv().unwrap();
+    assert!(committer::step(&hub, second, &mut queue));
+    assert!(writing.as_mut().poll(&mut context).is_ready());
+    assert_eq!(hub.store.count_documents(crate::kinds::OUTBOX, ""), 1);
+}
+
+/// Of an app every value counts in the order in which it came, the short way as the long way.
+#[tokio::test]
+async fn what_an_app_says_last_is_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    let own = hub.own_session();
+    hub.write(&own, vec![reading("River", 1.0, 0)]).await.unwrap();
+    let one = |value: u32, minute: u32| {
+        json!({"id": "urn:x:River", "type": "River",
+            "level": {"value": value, "observedAt": format!("2026-01-01T10:{minute:02}:00Z")}})
+    };
+    let both = json!([one(20, 20), one(10, 10)]).to_string();
+    let readings = ngsild::parse_readings(both.as_bytes()).unwrap();
+    assert!(hub.write_readings(&own, None, &readings).await.unwrap().is_some(), "the short way");
+    let level = |hub: &Hub| {
+        let held = hub.store.entity("urn:x:River").unwrap();
+        held.entity.attribute("level").unwrap().default_instance().unwrap().value().as_number()
+    };
+    assert_eq!(level(&hub), Some(10.0));
+    hub.stop().await;
+    drop(hub);
+    let hub = start(&directory, 0).await;
+    assert_eq!(level(&hub), Some(10.0), "after a restart");
+    hub.stop().await;
+}
+
+/// What could not be committed was not told of: the next change is, though it comes soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_committed_keeps_no_subscription_silent() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = with_app(&directory).await;
+    let own = hub.own_session();
+    let body = json!({"id": "urn:ngsi-ld:Subscription:1", "type": "Subscription",
+        "entities": [{"type": "Meter"}], "throttling": 3_600,
+        "notification": {"endpoint": {"uri": "http://127.0.0.1:9/"}}});
+    let body = parse_json(body.to_string().as_bytes()).unwrap();
+    let courier = courier::Courier::new(vec!["127.0.0.1".into()]).unwrap();
+    hub.subscribe(&session(&hub, &token), body, model::Value::Null, &courier).await.unwrap();
+    hub.write(&own, vec![reading("River", 1.0, 0)]).await.unwrap();
+    hub.stop().await;
+    drop(hub);
+    let hub = start_at(&directory, u64::MAX, 12, now, 0).await;
+    let app = session(&hub, &token);
+    assert!(hub.write(&app, vec![reading("Meter", 1.0, 0)]).await.is_err());
+    assert_eq!(hub.last_told("urn:ngsi-ld:Subscription:1"), None);
+    hub.stop().await;
+}
+
+/// A start that was ended in the midst of making its directory goes on at the next one, with the same roots.
+#[test]
+fn a_start_that_was_cut_short_is_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = store::Files::new(&directory.path().join("data"), None);
+    files.create().unwrap();
+    let root = std::fs::read(files.keys.join("operational.key")).unwrap();
+    std::fs::remove_file(files.data.join("format")).unwrap();
+    std::fs::write(files.data.join("format.new"), "").unwrap();
+    std::fs::remove_file(files.keys.join("sensitive.key")).unwrap();
+    std::fs::write(files.keys.join("sensitive.new"), "12").unwrap();
+    files.create().unwrap();
+    assert!(files.exist() && files.keys.join("sensitive.key").exists());
+    assert_eq!(std::fs::read(files.keys.join("operational.key")).unwrap(), root);
+    // What was in use is not taken for that.
+    std::fs::remove_file(files.data.join("format")).unwrap();
+    std::fs::write(files.keys.join("keyring"), "").unwrap();
+    assert!(matches!(files.create(), Err(store::StoreError::NotOurs(..))));
+}
