@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+const VICTORIA: &str = "VictoriaMetrics, 1,000 a request, acknowledged before it is durable";
+const VICTORIA_JSON: &str =
+    "VictoriaMetrics in JSON, 1,000 a request, acknowledged before it is durable";
+
 /// Rows and samples: as many as `ingest` sends, and the same.
 fn rows() -> usize {
     history::points() * SERIES
@@ -54,9 +58,14 @@ pub async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
             "PostgreSQL, COPY of 1,000 rows a commit",
         ),
         (
-            "batch ingest to VictoriaMetrics, which is not durable",
+            "batch ingest to VictoriaMetrics in its own text, which is not durable",
             "batch ingest, HTTPS, 1,000 a request, durable,",
-            "VictoriaMetrics, 1,000 a request, acknowledged before it is durable",
+            VICTORIA,
+        ),
+        (
+            "batch ingest to VictoriaMetrics in JSON, which is not durable",
+            "batch ingest, HTTPS, 1,000 a request, durable,",
+            VICTORIA_JSON,
         ),
         (
             "MQTT to Mosquitto",
@@ -179,32 +188,40 @@ async fn victoria(figures: &mut Figures) -> anyhow::Result<()> {
         .spawn()?;
     let process = Process(child);
     up(address).await?;
-    let bodies: Vec<Vec<u8>> = (0..rows() / 1_000)
-        .map(|batch| {
-            let line = |row: usize| {
-                let (series, point) =
-                    ((batch * 1_000 + row) % SERIES, (batch * 1_000 + row) / SERIES);
-                let at = 1_769_904_000 + history::second(point, history::points());
-                let level = history::level(series, point) as f64 / 10.0;
-                format!("level{{series=\"{series}\"}} {level:.1} {at}000\n")
+    // Its own text, and JSON like ours.
+    let line = |series: usize, at: usize, level: f64| {
+        format!("level{{series=\"{series}\"}} {level:.1} {at}000\n")
+    };
+    let json = |series: usize, at: usize, level: f64| {
+        format!(
+            "{{\"metric\":{{\"__name__\":\"level\",\"series\":\"{series}\"}},\"values\":[{level:.1}],\"timestamps\":[{at}000]}}\n"
+        )
+    };
+    type Line<'a> = &'a dyn Fn(usize, usize, f64) -> String;
+    let ways: [(&str, &str, usize, Line<'_>); 2] = [
+        (VICTORIA, "/api/v1/import/prometheus", 1_769_904_000, &line),
+        // Of the month after, so that nothing is there yet.
+        (VICTORIA_JSON, "/api/v1/import", 1_772_323_200, &json),
+    ];
+    for (name, path, from, write) in ways {
+        let body = |batch: usize| {
+            let sample = |n: usize| {
+                let (series, point) = ((batch * 1_000 + n) % SERIES, (batch * 1_000 + n) / SERIES);
+                let at = from + history::second(point, history::points());
+                write(series, at, history::level(series, point) as f64 / 10.0)
             };
-            request(
-                "POST",
-                "/api/v1/import/prometheus",
-                "",
-                (0..1_000).map(line).collect::<String>().as_bytes(),
-            )
-        })
-        .collect();
-    let mut connections = Vec::new();
-    for _ in 0..history::CONNECTIONS {
-        connections.push(Connection::open(address, None).await?);
+            request("POST", path, "", (0..1_000).map(sample).collect::<String>().as_bytes())
+        };
+        let bodies: Vec<Vec<u8>> = (0..rows() / 1_000).map(body).collect();
+        let mut connections = Vec::new();
+        for _ in 0..history::CONNECTIONS {
+            connections.push(Connection::open(address, None).await?);
+        }
+        let before = process.settled_cpu_s().await;
+        let wall = load::send_all(connections, bodies).await?;
+        let cpu = process.settled_cpu_s().await - before;
+        figures.rate(name, "samples/s", rows() as f64, wall, cpu);
     }
-    let before = process.cpu_s();
-    let wall = load::send_all(connections, bodies).await?;
-    let cpu = process.settled_cpu_s().await - before;
-    let name = "VictoriaMetrics, 1,000 a request, acknowledged before it is durable";
-    figures.rate(name, "samples/s", rows() as f64, wall, cpu);
     Ok(())
 }
 
