@@ -70,10 +70,18 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
         (0..10_001).map(|n| json!({"value": n, "datasetId": format!("urn:d:{n}")})).collect();
     let links = vec![ngsild_core(); 101];
     let name = "n".repeat(1_100);
+    let types: Vec<String> = (0..101).map(|n| format!("T{n}")).collect();
+    let contexts = |n: usize| json!({"@context": {"t": format!("urn:t:{n}")}, "id": format!("urn:x:{n}"), "type": "T"});
+    let contexts: Vec<Value> = (0..9).map(contexts).collect();
+    let note = "n".repeat(70_000);
+    let subscription = json!({"type": "Subscription", "entities": [{"type": "T"}], "description": note,
+        "notification": {"endpoint": {"uri": "http://127.0.0.1:1/"}}});
     let ring: Vec<Value> = (0..10_001).map(|n| json!([f64::from(n) / 1e4, 0.0])).collect();
     let line = json!({"type": "GeoProperty", "value": {"type": "LineString", "coordinates": ring}});
     let refused = [
         (ENTITIES, json!({"id": "urn:x:1", "type": name}), 400, "name"),
+        (ENTITIES, json!({"id": "urn:x:1", "type": types}), 400, "100 values"),
+        ("/ngsi-ld/v1/subscriptions", subscription, 400, "65536 bytes"),
         (ENTITIES, json!({"id": "urn:x:1", "type": "T", "location": line}), 400, "positions"),
         (BATCH, json!(many), 413, "batch"),
         (ENTITIES, json!({"id": "urn:x:1", "type": "T", "a": long}), 413, "5000000"),
@@ -101,6 +109,9 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
             answer.text
         );
     }
+    let body = Some(("application/ld+json", json!(contexts).to_string().into_bytes()));
+    let answer = city.send("POST", BATCH, "app", body);
+    assert_eq!((answer.status, answer.text.contains("8th")), (400, true), "{}", answer.text);
     // Whoever shows no credential sends less.
     let asked = json!({"type": "Query", "entities": [{"type": "x".repeat(150_000)}]});
     let query = "/ngsi-ld/v1/entityOperations/query";
@@ -131,6 +142,15 @@ fn what_is_too_much_is_answered_with_the_limit_that_was_hit() {
     for (asked, names) in [
         (format!("type=T&x={}", "y".repeat(17_000)), "16384"),
         (format!("type=T&idPattern={}", "a".repeat(1_100)), "1024"),
+        (format!("type=T&q={}", ["a~=b"; 9].join(";")), "8 patterns"),
+        ((0..65).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&"), "64 parameters"),
+        (
+            format!(
+                "type=T&georel=within&geometry=Polygon&coordinates=[[{}[0,0]]]",
+                (0..500).map(|n| format!("[{},{}],", n % 90, n / 90)).collect::<String>()
+            ),
+            "500 positions",
+        ),
         (format!("type={}", "T,".repeat(2_100)), "4096"),
         ("type=T&join=flat&joinLevel=5".to_owned(), "from 1 to 4"),
     ] {
@@ -472,6 +492,12 @@ fn every_limit_has_its_test() {
         "json_values",
         "instances",
         "context_links",
+        "types",
+        "parameters",
+        "patterns",
+        "geo_reference",
+        "batch_contexts",
+        "subscription",
         // In `hostile::what_is_too_many_is_not_parsed`.
         "selectors",
         "ids",
@@ -489,6 +515,10 @@ fn every_limit_has_its_test() {
         ("entity_histories", hostile, grows),
         ("entity_bytes", hostile, grows),
         ("quarantine_bytes", hostile, "fn quarantine_holds_so_many_bytes"),
+        ("outbox_bytes", hostile, "fn what_waits_for_a_dead_receiver_has_its_limits"),
+        ("outbox_all", hostile, "fn what_waits_for_a_dead_receiver_has_its_limits"),
+        ("subscriptions_each", hostile, "fn one_subscriber_has_his_share"),
+        ("subscription_positions", hostile, "fn one_subscriber_has_his_share"),
         ("long_looks", turns.0, turns.1),
         ("long_looks_waiting", turns.0, turns.1),
         ("long_looks_strangers", turns.0, turns.1),

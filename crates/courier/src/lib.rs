@@ -28,8 +28,53 @@ pub enum CourierError {
     Client(#[source] reqwest::Error),
 }
 
+impl CourierError {
+    /// Whether another try may do better.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, CourierError::Answer(_) | CourierError::Unreachable(_))
+    }
+}
+
+/// Messages under way at once: each has a handle and its text in memory.
+const AT_ONCE: usize = 256;
+/// Connections kept open to one receiver.
+const IDLE_EACH: usize = 4;
+
+/// Names lead to no address of the machine itself or its own link: whoever runs an allowed name would
+/// choose what is asked there.
+struct Outside;
+
+fn is_own(address: std::net::IpAddr) -> bool {
+    match address.to_canonical() {
+        std::net::IpAddr::V4(v4) => {
+            v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast()
+        }
+        std::net::IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+        }
+    }
+}
+
+impl reqwest::dns::Resolve for Outside {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let named = name.as_str() == "localhost";
+            let good: Vec<_> = found.filter(|one| named || !is_own(one.ip())).collect();
+            if good.is_empty() {
+                return Err("the name leads to the machine itself, or nowhere".into());
+            }
+            Ok(Box::new(good.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
 /// Sends to allowed places.
 pub struct Courier {
+    at_once: tokio::sync::Semaphore,
     /// `host:port`, or `host` for any port.
     allowed: Vec<String>,
     client: reqwest::Client,
@@ -47,11 +92,13 @@ impl Courier {
             // A redirect could lead where the hub may not send.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(std::sync::Arc::new(Outside))
+            .pool_max_idle_per_host(IDLE_EACH)
             // Receivers there are that tell `Link` from `link`.
             .http1_title_case_headers()
             .build()
             .map_err(CourierError::Client)?;
-        Ok(Courier { allowed, client })
+        Ok(Courier { at_once: tokio::sync::Semaphore::new(AT_ONCE), allowed, client })
     }
 
     /// Checks that a URL may be sent to.
@@ -86,6 +133,8 @@ impl Courier {
         if body.len() > MAX_BODY_BYTES {
             return Err(CourierError::TooLarge);
         }
+        // Never closed.
+        let _place = self.at_once.acquire().await.ok();
         let mut request = self.client.post(url).body(body);
         for (name, value) in headers {
             request = request.header(name, value);

@@ -32,8 +32,11 @@ pub struct Effects {
     /// Keys to delete after the commit.
     pub(crate) shred: Option<Shred>,
     /// To be done before the commit, and harmless should that fail.
-    pub first: Option<Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>>,
+    pub first: Option<First>,
 }
+
+/// What is done before an act is committed.
+pub type First = Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>;
 
 type Prepare = dyn Fn(&Hub, &Session, &Value) -> Result<Effects, HubError> + Send + Sync;
 type DatasetOf = dyn Fn(&Value) -> Option<String> + Send + Sync;

@@ -2,6 +2,7 @@
 //! change to the same state always gives the same.
 
 use model::{Attribute, Change, Content, Entity, Instance, Name, Outcome, Refusal, Time, Value};
+use std::collections::HashMap;
 
 /// A changed state and how it came about.
 #[derive(Debug)]
@@ -168,13 +169,21 @@ struct Edit {
     left: Vec<Name>,
     set: Vec<(Name, Instance)>,
     structural: bool,
+    /// Something of the state is not as it was.
+    moved: bool,
 }
 
 fn edit(current: &Entity, now: Time, change: impl FnOnce(&mut Edit)) -> Applied {
-    let mut edit =
-        Edit { state: current.clone(), now, left: Vec::new(), set: Vec::new(), structural: false };
+    let mut edit = Edit {
+        state: current.clone(),
+        now,
+        left: Vec::new(),
+        set: Vec::new(),
+        structural: false,
+        moved: false,
+    };
     change(&mut edit);
-    if edit.structural || !edit.set.is_empty() {
+    if edit.structural || edit.moved {
         edit.state.modified = now;
     }
     let mut done: Vec<Name> = edit.set.iter().map(|(name, _)| name.clone()).collect();
@@ -298,6 +307,7 @@ impl Edit {
                 stamp(&mut instance, old.created, now);
                 self.structural |= older || !is_numeric_step(old, &instance);
                 self.set.push((name.clone(), instance.clone()));
+                self.moved = true;
                 *old = instance;
             }
         }
@@ -347,17 +357,20 @@ fn merge_content(old: &Content, new: Content) -> Content {
 
 fn merge_value(old: &Value, new: Value) -> Value {
     let (Value::Map(old), Value::Map(new)) = (old, &new) else { return new };
-    let mut merged = old.clone();
+    // By key, for there may be many.
+    let known: HashMap<&str, usize> =
+        old.iter().enumerate().map(|(at, (key, _))| (key.as_str(), at)).collect();
+    let mut merged: Vec<Option<(String, Value)>> = old.iter().cloned().map(Some).collect();
     for (key, value) in new {
         let deleted = value.as_text() == Some("urn:ngsi-ld:null");
-        match merged.iter_mut().find(|(found, _)| found == key) {
-            Some(_) if deleted => merged.retain(|(found, _)| found != key),
-            Some((_, found)) => *found = merge_value(found, value.clone()),
-            None if deleted => {}
-            None => merged.push((key.clone(), value.clone())),
+        match known.get(key.as_str()).map(|at| &mut merged[*at]) {
+            Some(there) if deleted => *there = None,
+            Some(Some((_, found))) => *found = merge_value(found, value.clone()),
+            _ if deleted => {}
+            _ => merged.push(Some((key.clone(), value.clone()))),
         }
     }
-    Value::Map(merged)
+    Value::Map(merged.into_iter().flatten().collect())
 }
 
 fn delete_attribute(

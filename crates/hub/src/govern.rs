@@ -9,7 +9,7 @@ use crate::recorder::map;
 use crate::write::Quarantined;
 use crate::{Hub, HubError, TENANT, kinds};
 use guard::Policies;
-use model::{Action, Dataset, Principal, Sensitivity, Session, Value, Verb};
+use model::{Action, Dataset, Principal, Sensitivity, Session, Value, Verb, Zone};
 use ngsild::Invalid;
 pub use people::Known;
 use std::collections::BTreeSet;
@@ -177,6 +177,7 @@ fn put_dataset(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, Hu
             "whether a dataset is about people is fixed when it is created".into(),
         ));
     }
+    hub.check_strangers(&snapshot, &Arc::new(dataset.clone()))?;
     let (gains, loses) = hub.effect_of(old.as_ref().map(|(_, old)| old), &dataset);
     let doc = DatasetDoc { number, dataset: dataset.clone() };
     let effect = map([
@@ -199,8 +200,16 @@ fn put_dataset(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, Hu
         keep(Version { time: None, by: 0, dataset: old.as_ref().clone() });
     }
     keep(Version { time: Some(hub.now()), by: session.principal.number, dataset: dataset.clone() });
+    // What becomes confidential lies under the sensitive root from now on, and the old is rewritten.
+    let sensitive = dataset.is_sensitive();
+    let other_root = old.as_ref().is_some_and(|(_, old)| old.is_sensitive() != sensitive);
+    let first =
+        (other_root && hub.store.has_key(Under::Dataset(number))).then(|| -> crate::act::First {
+            Box::new(move |hub| Ok(hub.store.new_key(Under::Dataset(number), sensitive)?))
+        });
     Ok(Effects {
         documents,
+        first,
         answer: map([("dataset", Value::from(dataset.id.as_str())), ("effect", effect)]),
         detail,
         public: true,
@@ -244,18 +253,8 @@ fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
     let mut new = old.as_ref().clone();
     new.policies = Arc::new(policies);
     let (mut gains, mut loses) = (Vec::new(), Vec::new());
-    let anybody = hub.imagine(Arc::new(Principal::public()), None);
     for (_, dataset) in old.datasets.values() {
-        // No majority makes a register of people public, or writable by anybody.
-        let lens = new.lens(&anybody, dataset).lens;
-        let closed = [Sensitivity::Confidential, Sensitivity::Personal, Sensitivity::Special];
-        let open = closed.iter().any(|s| lens.sight_of(*s) != model::Sight::Hidden);
-        if open || new.decide(&anybody, Action::Write, dataset).allowed {
-            return Err(HubError::Conflict(format!(
-                "under these policies anybody could read what is confidential, or write, in dataset `{}`",
-                dataset.id
-            )));
-        }
+        hub.check_strangers(&new, dataset)?;
         let before = hub.seen_by(&old, dataset);
         let after = hub.seen_by(&new, dataset);
         gains.extend(beyond(&after, &before).iter().map(|who| format!("{}: {who}", dataset.id)));
@@ -345,8 +344,12 @@ fn erase(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
             && of().is_none_or(|entity| entity.get("id") == Some(&Value::from(id.as_str())))
     });
     let gone = apart.map(|(name, _)| document(kinds::QUARANTINE, &name, None));
+    // What waits to be told of the person is told to nobody.
+    let told = hub.store.documents(kinds::OUTBOX).into_iter();
+    let told = told.filter(|(_, body)| String::from_utf8_lossy(body).contains(&id));
+    let told = told.map(|(name, _)| document(kinds::OUTBOX, &name, None));
     Ok(Effects {
-        documents: gone.collect(),
+        documents: gone.chain(told).collect(),
         detail: map([
             ("dataset", Value::from(dataset.id.as_str())),
             ("subject", Value::from(reference)),
@@ -421,6 +424,39 @@ fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubErro
 }
 
 impl Hub {
+    /// No majority makes a register of people public, or writable by anybody, wherever they are and
+    /// whatever they declare.
+    fn check_strangers(
+        &self,
+        snapshot: &guard::Snapshot,
+        dataset: &Arc<Dataset>,
+    ) -> Result<(), HubError> {
+        let known = snapshot.datasets.values().flat_map(|(_, dataset)| dataset.purposes.clone());
+        let mut purposes: BTreeSet<String> = self.state.purposes.read().keys().cloned().collect();
+        purposes.extend(known);
+        purposes.extend(dataset.purposes.iter().cloned());
+        let stranger = Arc::new(Principal::public());
+        for purpose in std::iter::once(None).chain(purposes.iter().map(|p| Some(p.as_str()))) {
+            for zone in [Zone::Local, Zone::City, Zone::Outside] {
+                let session =
+                    Session { assurance: 0, zone, ..self.imagine(stranger.clone(), purpose) };
+                let lens = snapshot.lens(&session, dataset).lens;
+                let closed =
+                    [Sensitivity::Confidential, Sensitivity::Personal, Sensitivity::Special];
+                let reads = closed.iter().any(|s| lens.sight_of(*s) != model::Sight::Hidden);
+                let acts = [Action::Write, Action::Delete, Action::Govern, Action::Audit];
+                let does = |action| snapshot.decide(&session, action, dataset).allowed;
+                if reads || acts.into_iter().any(does) {
+                    return Err(HubError::Conflict(format!(
+                        "anybody could read what is confidential, or write, in dataset `{}`",
+                        dataset.id
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Who sees and writes what of a dataset under a snapshot: whom, and each thing by itself.
     fn seen_by(&self, snapshot: &guard::Snapshot, dataset: &Arc<Dataset>) -> Seen {
         let mut seen = Seen::new();
@@ -469,7 +505,9 @@ impl Hub {
         let governs = self.state.verdict(session, Action::Govern, number, &dataset).allowed;
         let clear = self.state.verdict(session, Action::Read, number, &dataset).lens.is_clear();
         // A reading that did not fit may say anything the dataset may hold.
-        if !(governs && (clear || dataset.ceiling() < model::Sensitivity::Confidential)) {
+        let people = if dataset.about_people { Sensitivity::Personal } else { Sensitivity::Open };
+        let level = dataset.ceiling().max(dataset.undeclared).max(people);
+        if !(governs && (clear || level < Sensitivity::Confidential)) {
             self.record_refusal(session, Verb::Read, Action::Govern, &dataset.id).await;
             return Err(self.forbidden(session, Action::Govern, &dataset));
         }
@@ -483,7 +521,7 @@ impl Hub {
         self.record_read(
             session,
             &dataset.id,
-            dataset.ceiling(),
+            level,
             Vec::new(),
             map([("quarantine", Value::Integer(readings.len() as i64))]),
         )

@@ -95,8 +95,11 @@ impl Hub {
             if lenses.hold() {
                 self.still(session)?;
                 let Looked { levels, found, .. } = &looked;
-                let record = self.record_page(session, &mut lenses, levels, found).await?;
-                looked.answer.record = record;
+                let ids = &query.filter.ids;
+                let record = self.record_page(session, &mut lenses, levels, found, ids).await?;
+                let asked =
+                    self.record_question(session, &mut lenses, levels, &query.filter).await?;
+                looked.answer.record = asked.or(record);
                 return Ok(looked.answer);
             }
         }
@@ -119,8 +122,9 @@ impl Hub {
                 refused.get_or_insert(held.dataset);
                 return true;
             };
-            if held.series.is_empty() {
-                // It has no history, or none any more.
+            let shows = |one: &store::Series| verdict.lens.sight(&one.name).0 != Sight::Hidden;
+            if !held.series.iter().any(shows) {
+                // It has no history, or none any more; one that is hidden is none.
                 return true;
             }
             // Of what is for sums only, no value is looked at, and nobody singled out.
@@ -178,8 +182,9 @@ impl Hub {
                 continue;
             };
             if by_id || !attributes.is_empty() {
-                found.push((held.number, held.dataset, Seen::kept(&now, verdict)));
-                answer.entities.push((frame(&now.entity), attributes));
+                let seen = Seen::kept(&now, verdict);
+                answer.entities.push((frame(seen.entity()), attributes));
+                found.push((held.number, held.dataset, seen));
             }
             if taken.points.load(Ordering::Relaxed) > self.options.limits.points {
                 answer.partial = true;

@@ -43,7 +43,10 @@ impl Hub {
         number: u32,
         dataset: &Arc<Dataset>,
     ) -> Result<(), HubError> {
-        let may = || self.state.verdict(session, Action::Read, number, dataset).allowed;
+        let may = || {
+            let verdict = self.state.verdict(session, Action::Read, number, dataset);
+            verdict.allowed && !verdict.lens.aggregate_only
+        };
         if self.store.is_sealed() && self.is_closed(number, dataset) && may() {
             return Err(HubError::Sealed(dataset.id.clone()));
         }

@@ -108,7 +108,7 @@ impl Hub {
         }
         let shown: Vec<_> =
             found.iter().map(|one| (one.number, one.dataset, one.seen.clone())).collect();
-        let record = self.record_page(session, &mut lenses, &levels, &shown).await?;
+        let record = self.record_page(session, &mut lenses, &levels, &shown, &[]).await?;
         Ok((found.into_iter().map(|one| (one.seen, one.members)).collect(), record))
     }
 }

@@ -66,6 +66,12 @@ limits! {
         contexts = 1_000, "contexts", "507";
         /// Notifications waiting for one subscription before the oldest are counted as lost.
         outbox = 1_000, "notifications a subscription", "counted as lost";
+        /// Bytes of those, of one subscription and of all.
+        outbox_bytes = 16 << 20, "bytes a subscription", "counted as lost";
+        outbox_all = 256 << 20, "bytes in all", "counted as lost";
+        /// Subscriptions of one principal, and positions in their `geoQ` together.
+        subscriptions_each = 12_000, "a principal", "507";
+        subscription_positions = 20_000, "positions a principal", "507";
         /// Bytes of a notification from which on linked entities are told by their ids.
         notification = 1 << 20, "bytes with linked entities", "told by their ids";
         /// Seconds that a notification is tried for.
@@ -138,6 +144,12 @@ pub const FIXED: &[Limit] = &[
         answer: "400",
     },
     Limit {
+        name: "types",
+        value: ngsild::MAX_TYPES as u64,
+        unit: "types, and scopes, of an entity",
+        answer: "400",
+    },
+    Limit {
         name: "entity_instances",
         value: crate::size::MAX_INSTANCES as u64,
         unit: "of an entity's attributes together",
@@ -187,6 +199,26 @@ pub const FIXED: &[Limit] = &[
         name: "order_keys",
         value: ngsild::MAX_ORDER_KEYS as u64,
         unit: "of `orderBy`",
+        answer: "400",
+    },
+    Limit { name: "parameters", value: 64, unit: "of a query string", answer: "400" },
+    Limit { name: "patterns", value: ngsild::MAX_PATTERNS as u64, unit: "of `q`", answer: "400" },
+    Limit {
+        name: "geo_reference",
+        value: ngsild::MAX_REFERENCE as u64,
+        unit: "positions of a place that is asked about, a fifth of a line or with `near`",
+        answer: "400",
+    },
+    Limit {
+        name: "batch_contexts",
+        value: 8,
+        unit: "different contexts in a batch",
+        answer: "400",
+    },
+    Limit {
+        name: "subscription",
+        value: crate::subscription::MAX_BYTES as u64,
+        unit: "bytes of one",
         answer: "400",
     },
     Limit { name: "query_string", value: 16 << 10, unit: "bytes", answer: "400" },

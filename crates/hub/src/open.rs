@@ -83,11 +83,14 @@ impl Hub {
                     return Err(unknown());
                 }
                 self.state.note_seen(principal.number, self.now());
+                // A token with one purpose is for no other; what one may not declare is not declared.
+                let own = &principal.purposes;
+                let purpose = found.purpose.as_deref().or(purpose);
+                let purpose = purpose.filter(|p| own.is_empty() || own.iter().any(|one| one == p));
                 Ok(Session {
-                    principal,
                     tenant: TENANT,
-                    // A token with one purpose is for no other.
-                    purpose: found.purpose.as_deref().or(purpose).map(Into::into),
+                    purpose: purpose.map(Into::into),
+                    principal: principal.clone(),
                     assurance: found.assurance,
                     zone: source.zone,
                     expires: found.expires,

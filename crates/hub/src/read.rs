@@ -103,7 +103,10 @@ impl Hub {
         if matched == 0 {
             self.refuse_if_all(session, &query.filter, refused).await?;
         }
-        let record = self.record_page(session, &mut lenses, &levels, &page).await?;
+        let ids = &query.filter.ids;
+        let record = self.record_page(session, &mut lenses, &levels, &page, ids).await?;
+        let asked = self.record_question(session, &mut lenses, &levels, &query.filter).await?;
+        let record = asked.or(record);
         Ok(Answer {
             entities: page.into_iter().map(|(_, _, entity)| entity).collect(),
             count: query.count.then_some(matched),
@@ -202,6 +205,55 @@ impl Hub {
         Err(self.forbidden(session, Action::Read, dataset))
     }
 
+    /// References of those of these ids that lie in a dataset, or in none.
+    fn asked_for(&self, ids: &[String], number: u32, dataset: &model::Dataset) -> Vec<String> {
+        let lies = |id: &String| {
+            let held = self.store.entity(id);
+            let here = held.as_ref().is_none_or(|held| held.dataset == number);
+            here.then(|| self.subject(number, dataset, id, held.map(|held| held.number)))
+        };
+        ids.iter().filter_map(lies).collect()
+    }
+
+    /// Records a question about people that nothing answers to: that is an answer as well. Gives the
+    /// last record written before it.
+    pub(crate) async fn record_question(
+        &self,
+        session: &Session,
+        lenses: &mut Lenses<'_>,
+        levels: &HashMap<u32, (Sensitivity, i64)>,
+        filter: &Filter,
+    ) -> Result<Option<u64>, HubError> {
+        let snapshot = self.state.snapshot();
+        let claimed = |group: &Vec<model::Name>| snapshot.claimant(group, &[]).map(|(n, _)| *n);
+        let types = filter.types.as_ref();
+        let types: Option<Vec<_>> = types.map(|all| all.0.iter().filter_map(claimed).collect());
+        let mut record = None;
+        for (number, dataset) in snapshot.datasets.values() {
+            let about = types.as_ref().is_none_or(|types| types.contains(number));
+            let personal = dataset.about_people || dataset.ceiling() >= Sensitivity::Personal;
+            if !about || !personal || levels.contains_key(number) {
+                continue;
+            }
+            let Some(verdict) = lenses.of(*number).filter(|one| !one.lens.aggregate_only) else {
+                continue;
+            };
+            let seen = dataset.each_sensitivity();
+            let seen = seen.filter(|s| verdict.lens.sight_of(*s) != model::Sight::Hidden);
+            let level = seen.max().unwrap_or(Sensitivity::Open);
+            let subjects = self.asked_for(&filter.ids, *number, dataset);
+            let elsewhere = !filter.ids.is_empty() && subjects.is_empty();
+            if level < Sensitivity::Personal && !dataset.about_people || elsewhere {
+                continue;
+            }
+            let level = level.max(Sensitivity::Personal);
+            let detail = map([("counted", Value::Integer(0))]);
+            let made = self.record_read(session, &dataset.id, level, subjects, detail).await?;
+            record = made.or(record);
+        }
+        Ok(record)
+    }
+
     /// Records what an answer told, one record a dataset: what was counted, and whom the page
     /// showed. Gives the last one written before the answer.
     pub(crate) async fn record_page(
@@ -210,13 +262,18 @@ impl Hub {
         lenses: &mut Lenses<'_>,
         levels: &HashMap<u32, (Sensitivity, i64)>,
         shown: &[(u64, u32, Arc<Seen>)],
+        asked: &[String],
     ) -> Result<Option<u64>, HubError> {
         let mut record = None;
         for (number, (level, count)) in levels {
             let Some(verdict) = lenses.of(*number) else { continue };
             let dataset = verdict.lens.dataset.clone();
             let of_it: Vec<_> = shown.iter().filter(|(_, of, _)| of == number).cloned().collect();
-            let subjects = self.subjects_of(*level, &of_it, &dataset);
+            let mut subjects = self.subjects_of(*level, &of_it, &dataset);
+            if of_it.is_empty() && *level >= Sensitivity::Personal {
+                // Counted is looked at, too.
+                subjects = self.asked_for(asked, *number, &dataset);
+            }
             let detail = map([
                 ("entities", Value::Integer(of_it.len() as i64)),
                 ("counted", Value::Integer(*count)),

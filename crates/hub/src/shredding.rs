@@ -42,7 +42,8 @@ impl Shred {
     /// The note, taken away, with what was set apart of a dataset before it was deleted.
     pub fn done(&self, store: &Store) -> Vec<Document> {
         let mut documents = vec![document(kinds::SHREDDING, &name_of(self.under), None)];
-        if matches!(self.under, Under::Dataset(_)) {
+        if let Under::Dataset(number) = self.under {
+            documents.extend(crate::subscription::telling_of(store, number));
             let prefix = format!("{}/", self.dataset);
             // Named by when they came.
             let before = |name: &str| {

@@ -2,7 +2,7 @@
 //! entity is walked through by everybody's committer, and lies in memory.
 
 use model::{Content, Entity, Instance, Refusal, Value};
-use ngsild::MAX_ATTRIBUTES;
+use ngsild::{MAX_ATTRIBUTES, MAX_TYPES};
 use std::collections::HashSet;
 
 /// Instances of all its attributes together.
@@ -34,6 +34,9 @@ pub fn check(entity: &Entity) -> Result<(), Refusal> {
 /// # Errors
 /// As [`check`].
 pub fn check_width(entity: &Entity) -> Result<(), Refusal> {
+    if entity.types.len().max(entity.scopes.len()) > MAX_TYPES {
+        return too_much(entity, "types or scopes", MAX_TYPES);
+    }
     if entity.attributes.len() > MAX_ATTRIBUTES {
         return too_much(entity, "attributes", MAX_ATTRIBUTES);
     }

@@ -266,10 +266,12 @@ impl State {
         found
     }
 
-    /// Whether a principal has a credential.
-    pub fn has_credential(&self, principal: u64) -> bool {
-        !self.principals.read().digests(principal).is_empty()
-            || self.signed_in.read().values().any(|c| c.principal == principal)
+    /// Whether a principal has a token that is good now.
+    pub fn has_credential(&self, principal: u64, now: Time) -> bool {
+        let held = self.principals.read();
+        let lives = |one: &CredentialDoc| !one.one_time && one.expires > now;
+        let digests = held.digests(principal).iter();
+        digests.filter_map(|digest| held.credential(digest)).any(|one| lives(&one))
     }
 
     /// Adds a sign-in, and forgets those that ended before `now`.

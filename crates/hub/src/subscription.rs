@@ -3,8 +3,10 @@
 
 mod delivery;
 mod matching;
+mod queues;
 
 pub use matching::{Changed, Matched};
+use queues::Queued;
 
 use crate::job::{Job, WriteJob};
 use crate::kept::{document, from_json, to_json};
@@ -23,6 +25,10 @@ use store::{Document, Store, Under};
 /// Seconds between two notifications at intervals, at least.
 const LEAST_INTERVAL_S: f64 = 1.0;
 
+/// Bytes of one subscription, and members of it.
+pub const MAX_BYTES: usize = 64 << 10;
+const MAX_MEMBERS: usize = 100;
+
 /// A subscription as kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subscription {
@@ -30,6 +36,9 @@ pub struct Subscription {
     /// Surrogate of whoever subscribed: deliveries are decided as this principal.
     pub owner: u64,
     pub purpose: Option<String>,
+    /// Where it was made; of hubs that did not note it, the city's own networks.
+    #[serde(default)]
+    pub zone: Option<model::Zone>,
     pub created: Time,
     /// As it was given, without `@context`.
     pub body: Value,
@@ -140,6 +149,12 @@ struct Waiting {
     /// The idempotency key.
     id: String,
     body: String,
+    /// Whose subscription it was; of hubs that did not note it, nobody's.
+    #[serde(default)]
+    owner: u64,
+    /// Datasets that it tells of, and through which lens.
+    #[serde(default)]
+    lenses: Vec<(u32, String)>,
 }
 
 /// All subscriptions, and which of them an entity can concern: by the ids and types they name.
@@ -205,9 +220,14 @@ impl All {
 #[derive(Default)]
 pub struct Subscriptions {
     all: RwLock<All>,
-    /// Names of waiting notifications by subscription, in order.
-    waiting: Mutex<HashMap<String, std::collections::VecDeque<(String, u32)>>>,
+    waiting: Mutex<queues::Queues>,
+    /// Marks of lenses, by verdict.
+    marks: Mutex<HashMap<u64, String>>,
+    /// Notifications that were found at the start and belong to no subscription.
+    orphans: Mutex<Vec<String>>,
     wake: tokio::sync::Notify,
+    /// Held while one is made, changed or ended: two never take the same id.
+    changing: tokio::sync::Mutex<()>,
     sequence: std::sync::atomic::AtomicU64,
 }
 
@@ -236,16 +256,28 @@ impl Subscriptions {
             let waiting: Waiting = from_json(&body)?;
             let sequence = name.rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
             subscriptions.sequence.fetch_max(sequence + 1, Ordering::Relaxed);
-            subscriptions
-                .waiting
-                .lock()
-                .entry(waiting.subscription)
-                .or_default()
-                .push_back((name, 0));
+            let queued = Queued { name, tries: 0, bytes: body.len() };
+            let owner = |kept: &Arc<Compiled>| kept.kept.owner;
+            let owner = subscriptions.all.read().by_id.get(&waiting.subscription).map(owner);
+            if owner.is_some_and(|owner| waiting.owner == 0 || waiting.owner == owner) {
+                subscriptions.waiting.lock().push_back(&waiting.subscription, queued);
+            } else {
+                subscriptions.orphans.lock().push(queued.name);
+            }
         }
         subscriptions.wake.notify_one();
         Ok(subscriptions)
     }
+}
+
+/// Waiting notifications that tell of a dataset, taken away.
+pub(crate) fn telling_of(store: &Store, dataset: u32) -> Vec<Document> {
+    let tells = |body: &[u8]| {
+        let waiting = from_json::<Waiting>(body);
+        waiting.is_ok_and(|waiting| waiting.lenses.iter().any(|(of, _)| *of == dataset))
+    };
+    let all = store.documents(kinds::OUTBOX).into_iter().filter(|(_, body)| tells(body));
+    all.map(|(name, _)| document(kinds::OUTBOX, &name, None)).collect()
 }
 
 fn names(value: Option<&Value>, context: &Context) -> Vec<Name> {
@@ -341,6 +373,10 @@ fn compile(
             return Err(missing("/entities", "is missing, and so is `watchedAttributes`").into());
         }
         None => vec![base],
+        Some(selectors) if selectors.items().len() > ngsild::MAX_SELECTORS => {
+            let what = format!("has more than {} selectors", ngsild::MAX_SELECTORS);
+            return Err(Invalid::data("/entities", what).into());
+        }
         Some(selectors) => {
             let compiled =
                 selectors.items().iter().map(|selector| selector_filter(selector, &base, context));
@@ -401,6 +437,20 @@ fn join_of(notification: &Value) -> Result<Option<Join>, Invalid> {
     let text = |key: &str| notification.get(key).and_then(Value::as_text);
     let levels = notification.get("joinLevel").and_then(Value::as_number);
     Join::parse(text("join"), levels.map(|levels| levels.to_string()).as_deref(), &[])
+}
+
+/// Positions in the place that a subscription asks about.
+fn positions_of(body: &Value) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::List(items) if items.iter().all(|one| one.as_number().is_some()) => 1,
+            Value::List(items) => items.iter().map(of).sum(),
+            // As text: two commas or brackets a position at least.
+            Value::Text(text) => text.matches('[').count(),
+            _ => 0,
+        }
+    }
+    body.get("geoQ").and_then(|geo| geo.get("coordinates")).map_or(0, of)
 }
 
 /// Names, or a selection of types, from one context into another.
@@ -492,6 +542,7 @@ impl Hub {
         if session.principal.kind == model::Kind::Device {
             return Err(HubError::NotOffered("subscribing as a device".into()));
         }
+        self.check_share(session, &body)?;
         if self.subscriptions.all.read().by_id.len() >= self.options.limits.subscriptions {
             return Err(HubError::Limit {
                 name: "subscriptions",
@@ -506,10 +557,34 @@ impl Hub {
             }
         };
         ngsild::check_uri(&id, "/id")?;
+        let _alone = self.subscriptions.changing.lock().await;
         if self.subscriptions.all.read().by_id.contains_key(&id) {
             return Err(HubError::Exists("subscription", id));
         }
         self.keep_subscription(session, id, body, context_source, courier).await
+    }
+
+    /// Whether one more, with such a `geoQ`, is within the share of a principal.
+    fn check_share(&self, session: &Session, body: &Value) -> Result<(), HubError> {
+        let limits = &self.options.limits;
+        let all = self.subscriptions.all.read();
+        let own = all.by_id.values().filter(|one| one.kept.owner == session.principal.number);
+        let (mut count, mut positions) = (0, positions_of(body));
+        for one in own {
+            count += 1;
+            positions += positions_of(&one.kept.body);
+        }
+        let full = |name: &'static str, limit: usize| {
+            let remedy = "delete one that is not needed".into();
+            Err(HubError::Limit { name, limit: limit as u64, remedy })
+        };
+        if count >= limits.subscriptions_each {
+            return full("subscriptions_each", limits.subscriptions_each);
+        }
+        if positions > limits.subscription_positions {
+            return full("subscription_positions", limits.subscription_positions);
+        }
+        Ok(())
     }
 
     async fn keep_subscription(
@@ -526,10 +601,17 @@ impl Hub {
             id: id.clone(),
             owner: session.principal.number,
             purpose: session.purpose.as_deref().map(str::to_owned),
+            zone: Some(session.zone),
             created: self.now(),
             body: Value::Map(entries.cloned().collect()),
             context: context.clone(),
         };
+        let bytes = to_json(&kept).len();
+        if bytes > MAX_BYTES {
+            let what =
+                format!("a subscription has at most {MAX_BYTES} bytes, and this has {bytes}");
+            return Err(Invalid::data("", what).into());
+        }
         let compiled = self.compile(kept.clone())?;
         if compiled.expires.is_some_and(|expires| expires <= self.now()) {
             return Err(Invalid::data("/expiresAt", "is in the past").into());
@@ -569,6 +651,14 @@ impl Hub {
     /// Compiles what was loaded under the contexts it was made with, once the hub knows them. A
     /// context that is not known any more leaves its subscriptions on the core context.
     pub(crate) fn recompile_subscriptions(&self) {
+        let orphans = std::mem::take(&mut *self.subscriptions.orphans.lock());
+        if !orphans.is_empty() {
+            let gone = orphans.iter().map(|name| document(kinds::OUTBOX, name, None));
+            let (reply, _) = tokio::sync::oneshot::channel();
+            let job = WriteJob { documents: gone.collect(), ..WriteJob::new(1, reply) };
+            // A full queue: they are found again at the next start.
+            drop(self.jobs.try_send(Job::Write(job)));
+        }
         let mut all = self.subscriptions.all.write();
         let loaded: Vec<Arc<Compiled>> = all.by_id.values().cloned().collect();
         for compiled in loaded {
@@ -602,7 +692,12 @@ impl Hub {
         context: Value,
         courier: &Courier,
     ) -> Result<(), HubError> {
+        let _alone = self.subscriptions.changing.lock().await;
         let old = self.own_subscription(session, id)?;
+        if patch.entries().len() > MAX_MEMBERS {
+            let what = format!("a subscription has at most {MAX_MEMBERS} members");
+            return Err(Invalid::data("", what).into());
+        }
         let mut entries = old.kept.body.entries().to_vec();
         for (key, value) in patch.entries() {
             entries.retain(|(found, _)| found != key);
@@ -621,10 +716,11 @@ impl Hub {
     /// # Errors
     /// When there is none of one's own.
     pub async fn unsubscribe(&self, session: &Session, id: &str) -> Result<(), HubError> {
+        let _alone = self.subscriptions.changing.lock().await;
         self.own_subscription(session, id)?;
         let mut documents = vec![document(kinds::SUBSCRIPTION, id, None)];
-        let waiting = self.subscriptions.waiting.lock().remove(id).unwrap_or_default();
-        documents.extend(waiting.iter().map(|(name, _)| document(kinds::OUTBOX, name, None)));
+        let waiting = self.subscriptions.waiting.lock().remove(id);
+        documents.extend(waiting.iter().map(|one| document(kinds::OUTBOX, &one.name, None)));
         let effects = crate::Effects {
             documents,
             detail: map([("unsubscribed", Value::from(id))]),
@@ -633,15 +729,8 @@ impl Hub {
         self.commit_act(session, "subscription.delete", effects, Vec::new()).await?;
         self.subscriptions.all.write().remove(id);
         // What was queued meanwhile is nobody's any more, whoever takes the same id next.
-        let late = self.subscriptions.waiting.lock().remove(id).unwrap_or_default();
-        if !late.is_empty() {
-            let gone = |(name, _): &(String, u32)| document(kinds::OUTBOX, name, None);
-            let documents = late.iter().map(gone).collect();
-            let job =
-                self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
-            job.await??;
-        }
-        Ok(())
+        let late = self.subscriptions.waiting.lock().remove(id);
+        self.delete_waiting(late).await
     }
 
     /// The session's own subscriptions as the standard shows them, with how delivery went.
@@ -729,10 +818,12 @@ impl Hub {
     fn owner_session(&self, subscription: &Compiled) -> Option<Session> {
         let owner = self.state.principal(subscription.kept.owner)?;
         let live = owner.status == Status::Active
-            && (owner.kind != model::Kind::App || self.state.has_credential(owner.number));
+            && (owner.kind != model::Kind::App
+                || self.state.has_credential(owner.number, self.now()));
         live.then(|| {
             let mut session = self.imagine(owner, subscription.kept.purpose.as_deref());
             session.assurance = 1;
+            session.zone = subscription.kept.zone.unwrap_or(session.zone);
             session
         })
     }

@@ -6,7 +6,7 @@ use crate::recorder::{hex, map, record};
 use model::{Dataset, Time, Value, Verb};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::Sealed;
 
 /// Between two looks, in milliseconds: how soon a stop is seen.
@@ -43,6 +43,7 @@ pub fn run(hub: &Arc<Hub>) {
     let looks = |every_ms: u64| (every_ms / LOOK_MS).max(1);
     let Tidying { seal_ms, retain_ms } = hub.options.tidying;
     let mut look = 0u64;
+    let mut clock = Clock { since: Instant::now(), then: hub.now() };
     while !hub.stopping.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(LOOK_MS));
         look += 1;
@@ -62,9 +63,34 @@ pub fn run(hub: &Arc<Hub>) {
         if look % LOOKS_PER_CHECK == LOOKS_BEFORE_CHECK {
             hub.check_log();
         }
-        if look.is_multiple_of(looks(retain_ms)) {
+        if look.is_multiple_of(looks(retain_ms)) && clock.is_steady(hub.now()) {
             retain_all(hub);
         }
+    }
+}
+
+/// A clock that jumped ends no history: what it says is believed once it goes on as time does.
+struct Clock {
+    since: Instant,
+    then: Time,
+}
+
+/// Seconds that a clock may be set by, from one pass of retention to the next.
+const SET_BY_S: u64 = 3_600;
+
+impl Clock {
+    fn is_steady(&mut self, now: Time) -> bool {
+        let passed = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let drift = now.0.saturating_sub(self.then.0).saturating_sub(passed);
+        (self.since, self.then) = (Instant::now(), now);
+        let steady = drift.unsigned_abs() <= SET_BY_S * 1_000_000;
+        if !steady {
+            tracing::error!(
+                drift_s = drift / 1_000_000,
+                "the clock jumped; nothing is ended by it"
+            );
+        }
+        steady
     }
 }
 
@@ -74,6 +100,10 @@ fn send(hub: &Hub, job: Job) {
 }
 
 pub(crate) fn seal_all(hub: &Hub) {
+    if hub.trouble().is_some() {
+        // It could not be written.
+        return;
+    }
     for (number, dataset) in hub.state.snapshot().datasets.values() {
         if hub.stopping.load(Ordering::Acquire) {
             return;
@@ -133,7 +163,8 @@ fn retain_all(hub: &Hub) {
         // In whole days: each time all open points are looked at, and those about people written anew.
         let past = hub.now().plus_seconds(-i64::from(days) * DAY_S);
         let floor = Time(past.0 - past.0.rem_euclid(DAY_S * 1_000_000));
-        if hub.store.retained(*number) == Some(floor) {
+        // What has ended does not come back, whoever asks for more: lists still name what is gone.
+        if hub.store.retained(*number).is_some_and(|old| old >= floor) {
             continue;
         }
         let detail = map([("history_before_ends", Value::from(floor.to_string()))]);

@@ -170,9 +170,9 @@ impl Watch {
             }
             let (mut changes, levels) = self.look(moved);
             changes.missed = missed;
-            for (dataset, (level, count)) in levels {
+            for (dataset, Told { level, count, subjects }) in levels {
                 let detail = crate::recorder::map([("delivered", model::Value::Integer(count))]);
-                self.hub.record_read(&self.session, &dataset, level, Vec::new(), detail).await?;
+                self.hub.record_read(&self.session, &dataset, level, subjects, detail).await?;
             }
             if missed || !changes.entities.is_empty() || !changes.gone.is_empty() {
                 self.next_at = Instant::now() + PAUSE;
@@ -251,9 +251,9 @@ impl Watch {
         (verdict.allowed && !verdict.lens.aggregate_only && seen).then_some(verdict)
     }
 
-    fn look(&self, moved: BTreeMap<u64, Moved>) -> (Changes, BTreeMap<String, (Sensitivity, i64)>) {
+    fn look(&self, moved: BTreeMap<u64, Moved>) -> (Changes, BTreeMap<String, Told>) {
         let mut changes = Changes::default();
-        let mut levels: BTreeMap<String, (Sensitivity, i64)> = BTreeMap::new();
+        let mut levels: BTreeMap<String, Told> = BTreeMap::new();
         let snapshot = self.hub.state.snapshot();
         for (number, moved) in moved {
             let Some(dataset) = snapshot.by_number(moved.dataset) else { continue };
@@ -263,8 +263,12 @@ impl Watch {
             if !self.filter.matches(&seen) {
                 continue;
             }
-            let entry = levels.entry(dataset.id.clone()).or_insert((seen.level, 0));
-            *entry = (entry.0.max(seen.level), entry.1 + 1);
+            let told = levels.entry(dataset.id.clone()).or_default();
+            (told.level, told.count) = (told.level.max(seen.level), told.count + 1);
+            if seen.level >= Sensitivity::Personal {
+                let who = self.hub.subject(moved.dataset, dataset, &seen.id, Some(number));
+                told.subjects.push(who);
+            }
             if held.deleted.is_some() {
                 changes.gone.push(seen.id.clone());
             } else if !moved.deleted {
@@ -272,6 +276,19 @@ impl Watch {
             }
         }
         (changes, levels)
+    }
+}
+
+/// What one delivery tells of a dataset: how sensitive that is, of how many, and of whom.
+struct Told {
+    level: Sensitivity,
+    count: i64,
+    subjects: Vec<String>,
+}
+
+impl Default for Told {
+    fn default() -> Told {
+        Told { level: Sensitivity::Open, count: 0, subjects: Vec::new() }
     }
 }
 

@@ -225,7 +225,8 @@ impl Hub {
                 return Plan::Refuse(HubError::Refusal(Refusal::Exists(change.id().to_owned())));
             }
             let lens = deciding.on(Action::Read, number, &dataset);
-            if owner.is_some() && dataset.about_people && !lens.allowed {
+            let blind = !lens.allowed || lens.lens.aggregate_only;
+            if owner.is_some() && dataset.about_people && blind {
                 return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
             }
             return Plan::Refuse(self.forbidden(session, action, &dataset));
@@ -256,7 +257,7 @@ impl Hub {
         }
         if taken && change.replaces() {
             let lens = deciding.on(Action::Read, number, &dataset);
-            if !device && !lens.clear {
+            if !device && !lens.lens.shows_model() {
                 return Plan::Refuse(HubError::PartialSight(change.id().to_owned()));
             }
         }
@@ -413,6 +414,9 @@ impl Hub {
 
     /// Records a message of a known principal that could not be used, in proportion.
     pub async fn note_refused_message(&self, session: &Session, dataset: &str) {
+        // What is none goes into no record: it may be any text.
+        let known = self.state.snapshot().dataset(dataset).is_some();
+        let dataset = if known { dataset } else { "*" };
         self.record_refusal(session, Verb::Write, Action::Write, dataset).await;
     }
 

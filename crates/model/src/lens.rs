@@ -37,15 +37,25 @@ impl Lens {
         Lens { dataset, sights: [Sight::Clear; 5], aggregate_only: false }
     }
 
-    /// Whether everything in the dataset is shown as it is.
+    /// Whether whatever may lie in the dataset is shown as it is: also what its model does not name any
+    /// more, or did not yet when it came.
     pub fn is_clear(&self) -> bool {
+        self.shows_model() && self.sight_of(self.dataset.undeclared) == Sight::Clear
+    }
+
+    /// Whether everything that the dataset's model allows is shown as it is.
+    pub fn shows_model(&self) -> bool {
         let mut used = self.dataset.each_sensitivity();
         !self.aggregate_only && used.all(|s| self.sight_of(s) == Sight::Clear)
     }
 
     /// Whether nothing at all is shown.
     pub fn is_blind(&self) -> bool {
-        self.dataset.each_sensitivity().all(|s| self.sight_of(s) == Sight::Hidden)
+        let named = &self.dataset.attributes;
+        let undeclared = !self.dataset.closed || named.is_empty();
+        named.iter().all(|attribute| self.sight(&attribute.name).0 == Sight::Hidden)
+            // Nothing stands in for what is not declared.
+            && !(undeclared && self.sight_of(self.dataset.undeclared) == Sight::Clear)
     }
 
     /// Whether everything is shown alike through both.
@@ -81,8 +91,7 @@ impl Lens {
     pub fn apply(&self, entity: &Entity) -> Entity {
         let seen = |attribute: &Attribute| self.apply_attribute(attribute);
         let attributes: Vec<Attribute> = entity.attributes.iter().filter_map(seen).collect();
-        // When something that is not shown was changed is not shown either.
-        let whole = attributes.len() == entity.attributes.len();
+        // When something that is not shown was changed, or went, is not shown either.
         let shown = attributes.iter().flat_map(|attribute| &attribute.instances);
         let modified = shown.map(|instance| instance.modified).max();
         Entity {
@@ -90,7 +99,7 @@ impl Lens {
             types: entity.types.clone(),
             scopes: entity.scopes.clone(),
             created: entity.created,
-            modified: if whole { entity.modified } else { modified.unwrap_or(entity.created) },
+            modified: modified.unwrap_or(entity.created),
             attributes,
         }
     }

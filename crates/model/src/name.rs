@@ -17,9 +17,14 @@ pub struct Name(Arc<str>);
 
 /// Names that are held once however often they occur; more than these are held by themselves.
 const MAX_SHARED: usize = 100_000;
+/// Bytes of a name that is held once: whoever asks for longer ones fills no memory with them.
+const MAX_SHARED_BYTES: usize = 256;
 
 /// One copy of each name: a city has a few hundred names and millions of uses.
 fn shared(text: &str) -> Arc<str> {
+    if text.len() > MAX_SHARED_BYTES {
+        return text.into();
+    }
     static NAMES: LazyLock<RwLock<HashSet<Arc<str>>>> = LazyLock::new(RwLock::default);
     let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(name) = known.get(text) {

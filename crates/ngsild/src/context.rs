@@ -60,9 +60,18 @@ pub struct Context {
 struct Meaning {
     terms: HashMap<String, String>,
     back: HashMap<String, String>,
+    /// Terms that stand for the beginning of a name.
+    bases: HashMap<String, String>,
     vocabulary: Option<String>,
-    /// Contexts that were taken in.
+    /// Contexts that were taken in, and the terms they define, again and again too.
     taken: usize,
+    defined: usize,
+}
+
+/// Whether it is written of an entity or attribute itself.
+fn is_member(term: &str) -> bool {
+    let members = crate::parse::OF_ENTITIES.iter().chain(&crate::parse::OF_INSTANCES);
+    members.into_iter().any(|member| *member == term)
 }
 
 #[derive(Debug)]
@@ -136,6 +145,10 @@ impl Meaning {
                 items.iter().try_for_each(|item| self.add(item, lookup, depth + 1))
             }
             Value::Map(entries) => {
+                self.defined += entries.len();
+                if self.defined > 2 * MAX_TERMS {
+                    return Err(ContextError::TooManyTerms);
+                }
                 for (term, meaning) in entries {
                     self.define(term, meaning);
                 }
@@ -188,8 +201,13 @@ impl Meaning {
         self.back = terms
             .into_iter()
             .rev()
+            .filter(|(term, _)| !is_member(term))
             .map(|(t, iri)| (Name::new(iri).as_str().to_owned(), t.clone()))
             .collect();
+        let bases = self.terms.iter().filter(|(_, iri)| iri.ends_with(['/', '#']));
+        let mut bases: Vec<_> = bases.map(|(term, iri)| (iri.clone(), term.clone())).collect();
+        bases.sort();
+        self.bases = bases.into_iter().collect();
     }
 }
 
@@ -233,8 +251,9 @@ impl Context {
         if let Some(term) = self.meaning.back.get(text) {
             return term.as_str().into();
         }
-        // What is shorter must still mean the same: it may be a term with another meaning.
-        let means_it = |short: &str| self.expand(short) == *name;
+        // What is shorter must still mean the same: it may be a term with another meaning, or be taken
+        // for a member of the entity or attribute itself.
+        let means_it = |short: &str| !is_member(short) && self.expand(short) == *name;
         let rest = self.meaning.vocabulary.as_deref().and_then(|v| text.strip_prefix(v));
         if let Some(rest) = rest.filter(|rest| !rest.is_empty() && means_it(rest)) {
             return rest.into();
@@ -247,15 +266,16 @@ impl Context {
                 text.into()
             };
         }
-        let prefixed = self.meaning.terms.iter().filter_map(|(prefix, base)| {
-            let rest = text.strip_prefix(base.as_str()).filter(|_| base.ends_with(['/', '#']))?;
-            Some((base.len(), format!("{prefix}:{rest}")))
-        });
-        let prefixed = prefixed.filter(|(_, short)| means_it(short));
-        match prefixed.max() {
-            Some((_, compact)) => compact.into(),
-            None => text.into(),
+        // The longest base first; each end that a base may have is looked up, not each base.
+        for (end, _) in text.rmatch_indices(['/', '#']) {
+            let (base, rest) = text.split_at(end + 1);
+            let Some(prefix) = self.meaning.bases.get(base) else { continue };
+            let short = format!("{prefix}:{rest}");
+            if means_it(&short) {
+                return short.into();
+            }
         }
+        text.into()
     }
 }
 

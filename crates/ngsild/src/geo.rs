@@ -2,7 +2,8 @@
 
 use crate::Invalid;
 use ::geo::{
-    BoundingRect, Closest, Distance, Haversine, HaversineClosestPoint, Intersects, Relate,
+    BoundingRect, Closest, CoordsIter, Distance, Haversine, HaversineClosestPoint, Intersects,
+    Relate,
 };
 use model::{Content, Entity, Name, Value};
 
@@ -119,6 +120,14 @@ pub fn place_of(entity: &Entity) -> Option<(f64, f64)> {
     }
 }
 
+/// Positions of the place that a query compares others with, and of a line or one to be near to.
+pub const MAX_REFERENCE: usize = 500;
+pub const MAX_LINE_REFERENCE: usize = 100;
+/// Positions of a piece of a line: where a line crosses itself is noted for all of a piece.
+const PIECE: usize = 100;
+/// Pairs of positions up to which two shapes are compared without a look at the boxes around them.
+const MAX_COMPARED: usize = 100_000;
+
 /// Metres of one degree of a great circle on the sphere that distances are taken on.
 const METRES_A_DEGREE: f64 = 111_195.0;
 
@@ -174,7 +183,14 @@ impl GeoQuery {
         check_geometry(value).map_err(|invalid| Invalid::data("?coordinates", invalid.what))?;
         let reference = geometry(value)
             .ok_or_else(|| Invalid::data("?coordinates", "do not fit `geometry`"))?;
-        Ok(GeoQuery { georel: parse_georel(georel)?, reference, property })
+        let georel = parse_georel(georel)?;
+        let near = matches!(georel, Georel::Near { .. });
+        let most = if near || is_line(&reference) { MAX_LINE_REFERENCE } else { MAX_REFERENCE };
+        if reference.coords_count() > most {
+            let what = format!("have more than {most} positions");
+            return Err(Invalid::data("?coordinates", what));
+        }
+        Ok(GeoQuery { georel, reference, property })
     }
 
     /// Whether the entity, as it is seen, matches.
@@ -214,7 +230,10 @@ impl GeoQuery {
     }
 
     fn relates(&self, place: &::geo::Geometry) -> bool {
-        let relation = || place.relate(&self.reference);
+        let work = place.coords_count().saturating_mul(self.reference.coords_count());
+        if work > MAX_COMPARED && !self.boxes_meet(place) {
+            return self.georel == Georel::Disjoint;
+        }
         if let (Georel::Within | Georel::Intersects, ::geo::Geometry::Point(point)) =
             (self.georel, place)
         {
@@ -225,24 +244,74 @@ impl GeoQuery {
                 let metres = distance_metres(place, &self.reference);
                 (min_metres..=max_metres).contains(&metres)
             }
-            Georel::Within => relation().is_coveredby(),
-            Georel::Contains => relation().is_covers(),
-            Georel::Intersects => relation().is_intersects(),
-            Georel::Equals => relation().is_equal_topo(),
-            Georel::Disjoint => relation().is_disjoint(),
-            Georel::Overlaps => relation().is_overlaps(),
+            Georel::Intersects => self.reference.intersects(place),
+            Georel::Disjoint => !self.reference.intersects(place),
+            Georel::Within => {
+                pieces(place).iter().all(|piece| piece.relate(&self.reference).is_coveredby())
+            }
+            Georel::Contains => {
+                pieces(place).iter().any(|piece| piece.relate(&self.reference).is_covers())
+            }
+            Georel::Equals => match pieces(place).as_slice() {
+                [whole] => whole.relate(&self.reference).is_equal_topo(),
+                _ => false,
+            },
+            Georel::Overlaps => {
+                pieces(place).iter().any(|piece| piece.relate(&self.reference).is_overlaps())
+            }
         }
+    }
+}
+
+fn is_line(place: &::geo::Geometry) -> bool {
+    matches!(place, ::geo::Geometry::LineString(_) | ::geo::Geometry::MultiLineString(_))
+}
+
+/// A long line in pieces that are lines themselves; whatever else, whole.
+fn pieces(place: &::geo::Geometry) -> Vec<std::borrow::Cow<'_, ::geo::Geometry>> {
+    use ::geo::{Geometry, LineString};
+    let lines: &[LineString] = match place {
+        _ if place.coords_count() <= PIECE => return vec![std::borrow::Cow::Borrowed(place)],
+        Geometry::LineString(line) => std::slice::from_ref(line),
+        Geometry::MultiLineString(lines) => &lines.0,
+        _ => return vec![std::borrow::Cow::Borrowed(place)],
+    };
+    let cut = |line: &LineString| {
+        let starts = (0..line.0.len().saturating_sub(1)).step_by(PIECE - 1);
+        let piece = |start: usize| line.0[start..(start + PIECE).min(line.0.len())].to_vec();
+        starts.map(piece).collect::<Vec<_>>()
+    };
+    let all = lines.iter().flat_map(cut);
+    all.map(|piece| std::borrow::Cow::Owned(Geometry::LineString(LineString(piece)))).collect()
+}
+
+impl GeoQuery {
+    /// Whether the boxes around both meet, or come as near as is asked for.
+    fn boxes_meet(&self, place: &::geo::Geometry) -> bool {
+        let Some(around) = place.bounding_rect() else { return false };
+        let own = || {
+            let own = self.reference.bounding_rect()?;
+            Some([own.min().x, own.min().y, own.max().x, own.max().y])
+        };
+        let bounds = match self.georel {
+            Georel::Near { .. } => self.bounds(),
+            _ => own(),
+        };
+        let Some([west, south, east, north]) = bounds else { return true };
+        around.min().x <= east
+            && around.max().x >= west
+            && around.min().y <= north
+            && around.max().y >= south
     }
 }
 
 /// Metres between two places, exact to a point from any shape; between two shapes, from the
 /// nearest corner of either.
 fn distance_metres(a: &::geo::Geometry, b: &::geo::Geometry) -> f64 {
-    use ::geo::CoordsIter;
     if let (::geo::Geometry::Point(a), ::geo::Geometry::Point(b)) = (a, b) {
         return Haversine.distance(*a, *b);
     }
-    if a.relate(b).is_intersects() {
+    if a.intersects(b) {
         return 0.0;
     }
     let nearest = |shape: &::geo::Geometry, corners: &::geo::Geometry| {

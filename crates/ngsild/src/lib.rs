@@ -17,14 +17,14 @@ pub use context::{CORE_CONTEXT, Context, ContextError, MAX_CONTEXTS, is_core_con
 pub use filter::{
     Filter, MAX_IDS, MAX_ORDER_KEYS, MAX_SELECTORS, OrderKey, ScopeSelection, TypeSelection,
 };
-pub use geo::{GeoQuery, Georel, place_of};
+pub use geo::{GeoQuery, Georel, MAX_REFERENCE, place_of};
 pub use invalid::Invalid;
 pub use members::{MAX_JOIN_LEVELS, Members};
 pub use parse::{
-    Form, MAX_ATTRIBUTES, MAX_INSTANCES, MAX_JSON_VALUES, attribute_name, check_uri,
+    Form, MAX_ATTRIBUTES, MAX_INSTANCES, MAX_JSON_VALUES, MAX_TYPES, attribute_name, check_uri,
     parse_attribute, parse_entity, parse_fragment, parse_json,
 };
-pub use q::{Q, parse_q};
+pub use q::{MAX_PATTERNS, Q, parse_q};
 pub use readings::{Measured, Reading, parse_reading_of, parse_readings};
 pub use render::{
     Linked, Notes, Options, Representation, render_entity, render_feature, render_instance,

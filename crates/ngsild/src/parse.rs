@@ -6,6 +6,8 @@ use std::collections::HashSet;
 
 /// Most attributes of one entity.
 pub const MAX_ATTRIBUTES: usize = 1_000;
+/// Most types, and most scopes, of one entity.
+pub const MAX_TYPES: usize = 100;
 /// Attributes of attributes lie at most this deep.
 pub const MAX_PARTS_DEPTH: usize = 4;
 /// Longest id, name or unit, in bytes.
@@ -140,6 +142,9 @@ pub fn parse_fragment(value: &Value, context: &Context, form: Form) -> Result<En
             "id" | "@id" => {
                 let id = value.as_text().ok_or_else(|| Invalid::data("/id", "is no text"))?;
                 check_uri(id, "/id")?;
+                if !entity.id.is_empty() {
+                    return Err(Invalid::data("/id", "occurs twice"));
+                }
                 entity.id = id.to_owned();
             }
             "type" | "@type" => entity.types = parse_types(value, context)?,
@@ -163,6 +168,7 @@ pub fn parse_fragment(value: &Value, context: &Context, form: Form) -> Result<En
 
 fn parse_types(value: &Value, context: &Context) -> Result<Vec<Name>, Invalid> {
     let mut types = Vec::new();
+    check_few(value, "/type")?;
     for item in value.items() {
         let text = item.as_text().ok_or_else(|| Invalid::data("/type", "is no text"))?;
         check_name(text).map_err(|invalid| invalid.inside("type"))?;
@@ -187,14 +193,22 @@ fn parse_scopes(value: &Value) -> Result<Vec<String>, Invalid> {
             Err(Invalid::data("/scope", format!("`{text}` is no scope such as `/bandung/coblong`")))
         }
     };
+    check_few(value, "/scope")?;
     value.items().iter().map(scope).collect()
+}
+
+fn check_few(value: &Value, place: &str) -> Result<(), Invalid> {
+    if value.items().len() > MAX_TYPES {
+        return Err(Invalid::data(place, format!("has more than {MAX_TYPES} values")));
+    }
+    Ok(())
 }
 
 /// Members of an entity that are no attributes, and those of an attribute's instance that are no attributes
 /// of it.
-const OF_ENTITIES: [&str; 9] =
+pub(crate) const OF_ENTITIES: [&str; 9] =
     ["id", "@id", "type", "@type", "scope", "@context", "createdAt", "modifiedAt", "deletedAt"];
-const OF_INSTANCES: [&str; 20] = [
+pub(crate) const OF_INSTANCES: [&str; 20] = [
     "type",
     "@type",
     "createdAt",

@@ -10,6 +10,8 @@ pub const MAX_Q_BYTES: usize = 4_096;
 pub const MAX_Q_DEPTH: usize = 16;
 /// Largest compiled pattern, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 1 << 18;
+/// Patterns in one query.
+pub const MAX_PATTERNS: usize = 8;
 
 /// A parsed query.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ pub fn parse_q(text: &str, context: &Context) -> Result<Q, Invalid> {
     if text.len() > MAX_Q_BYTES {
         return Err(Invalid::data("?q", format!("is longer than {MAX_Q_BYTES} bytes")));
     }
-    let mut parser = Parser { text, at: 0, context };
+    let mut parser = Parser { text, at: 0, context, patterns: 0 };
     let q = parser.any(0)?;
     if parser.at < text.len() {
         return Err(parser.wrong("`;`, `|` or the end"));
@@ -68,6 +70,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     context: &'a Context,
+    patterns: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -182,6 +185,10 @@ impl<'a> Parser<'a> {
             Value::Text(pattern) => pattern,
             _ => return Err(self.wrong("a pattern")),
         };
+        self.patterns += 1;
+        if self.patterns > MAX_PATTERNS {
+            return Err(Invalid::data("?q", format!("has more than {MAX_PATTERNS} patterns")));
+        }
         let regex = regex::RegexBuilder::new(&pattern)
             .size_limit(MAX_PATTERN_BYTES)
             .build()

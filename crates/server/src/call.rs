@@ -77,6 +77,18 @@ impl FromRequest<Arc<App>> for Call {
         if session.principal.kind != model::Kind::Public {
             place.iter().for_each(|place| place.make_known());
         }
+        let writes = !matches!(parts.method, http::Method::GET | http::Method::HEAD)
+            && parts.uri.path().starts_with("/ngsi-ld/")
+            && !parts.uri.path().trim_end_matches('/').ends_with("/entityOperations/query");
+        let known = || {
+            if !writes || session.principal.kind != model::Kind::Public {
+                return Ok(());
+            }
+            // Before anything of the body is understood.
+            app.hub.count_unknown("hub", &source.block.to_string());
+            let what = "changes need a credential; send `Authorization: Bearer TOKEN`";
+            Err(Problem::from(hub::HubError::Unauthenticated(what.into())))
+        };
         if let Some(tenant) = headers.get("ngsild-tenant") {
             let shown = tenant.to_str().unwrap_or_default();
             return Err(Problem::no_tenant(format!(
@@ -105,6 +117,7 @@ impl FromRequest<Arc<App>> for Call {
             return Err(too_large());
         }
         if body.is_end_stream() {
+            known()?;
             let body = Bytes::new();
             return Ok(Call {
                 app: app.clone(),
@@ -128,6 +141,7 @@ impl FromRequest<Arc<App>> for Call {
             Ok(Err(_)) => return Err(Invalid::request("", "the body broke off").into()),
             Ok(Ok(body)) => body.to_bytes(),
         };
+        known()?;
         // Who was revoked while the body came does not finish what was begun.
         let session = if begun.elapsed() > SLOW { app.hub.still(&session)? } else { session };
         Ok(Call { app: app.clone(), session, params, headers, source, body, uri, place, path })

@@ -5,6 +5,8 @@ use ngsild::Invalid;
 
 /// Longest query string, in bytes.
 pub const MAX_QUERY_BYTES: usize = 16 << 10;
+/// Parameters of one query.
+pub const MAX_PARAMETERS: usize = 64;
 
 /// Parameters of the standard (ETSI GS CIM 009 clause 6.3 and 6.4) that are left out, where a
 /// request does not take them.
@@ -55,6 +57,10 @@ impl Params {
             }
             if before.is_some() {
                 return Err(Invalid::request(place, "is given twice"));
+            }
+            if params.len() >= MAX_PARAMETERS {
+                let what = format!("the query has more than {MAX_PARAMETERS} parameters");
+                return Err(Invalid::request("?", what));
             }
             params.push((key, value));
         }

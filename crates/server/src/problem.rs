@@ -216,9 +216,13 @@ impl From<HubError> for Problem {
             HubError::Limit { name, limit, .. } => {
                 let status = match name {
                     "answer" | "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
-                    "contexts" | "inbox" | "quarantine" | "quarantine_bytes" | "subscriptions" => {
-                        StatusCode::INSUFFICIENT_STORAGE
-                    }
+                    "contexts"
+                    | "inbox"
+                    | "quarantine"
+                    | "quarantine_bytes"
+                    | "subscriptions"
+                    | "subscriptions_each"
+                    | "subscription_positions" => StatusCode::INSUFFICIENT_STORAGE,
                     _ => StatusCode::TOO_MANY_REQUESTS,
                 };
                 let mut problem = Problem::new(status, "limit", "A limit was reached", detail)

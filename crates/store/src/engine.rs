@@ -61,7 +61,13 @@ fn check_manifests(directory: &Path) -> Result<(), StoreError> {
     let Ok(tables) = std::fs::read_dir(directory.join("keyspaces")) else { return Ok(()) };
     for table in tables.flatten() {
         let current = table.path().join("current");
-        let Ok(bytes) = std::fs::read(&current) else { continue };
+        // Without it the engine would take the table away.
+        let bytes = match std::fs::read(&current) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damaged(&current));
+            }
+            read => read.map_err(|error| StoreError::File(current.display().to_string(), error))?,
+        };
         // Which version, its XXH3 of 128 bits, and that it is one.
         let (Some(version), Some(sum), Some([0])) =
             (bytes.first_chunk(), bytes.get(8..24), bytes.get(24..))

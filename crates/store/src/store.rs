@@ -172,7 +172,6 @@ impl Store {
                 rescue: files.rescue().display().to_string(),
             });
         }
-        files.drop_rescue();
         let reader = crate::LogReader { engine: &engine };
         let tree = Tree::restore(found.records, &reader)
             .ok_or_else(|| StoreError::Damaged("the log: a leaf or tile is missing".into()))?;
@@ -212,6 +211,8 @@ impl Store {
             store.files.append_keyring(&line)?;
         }
         drop(ring);
+        // Only once all of it was read.
+        store.files.drop_rescue();
         Ok(store)
     }
 

@@ -180,7 +180,11 @@ impl Group<'_> {
                     entity: work.entity.clone(),
                     deleted: work.deleted.is_some(),
                     created: work.before.is_none(),
-                    attributes: work.touched.into_iter().chain(work.gone).collect(),
+                    // Of what is gone, all is.
+                    attributes: match work.deleted {
+                        Some(_) => Vec::new(),
+                        None => work.touched.into_iter().chain(work.gone).collect(),
+                    },
                 });
             }
             batch.entities.push(EntityWrite {

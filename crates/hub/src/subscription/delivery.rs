@@ -1,6 +1,6 @@
 //! Delivering notifications: at least once, and in order for each subscription.
 
-use super::{Compiled, Matched, Waiting};
+use super::{Compiled, Matched, Queued, Waiting};
 use crate::job::{Job, WriteJob};
 use crate::kept::{document, from_json};
 use crate::{Counter, Hub, HubError, kinds};
@@ -28,13 +28,13 @@ fn link_of(subscription: &Compiled) -> Option<String> {
 
 impl Hub {
     /// Queues notifications that are committed.
-    pub(super) fn enqueue(&self, queued: Vec<(String, String)>) {
+    pub(super) fn enqueue(&self, queued: Vec<(String, Queued)>) {
         if queued.is_empty() {
             return;
         }
         let mut queues = self.subscriptions.waiting.lock();
-        for (id, name) in queued {
-            queues.entry(id).or_default().push_back((name, 0));
+        for (id, one) in queued {
+            queues.push_back(&id, one);
         }
         drop(queues);
         self.subscriptions.wake.notify_one();
@@ -45,7 +45,7 @@ impl Hub {
     async fn enqueue_for(
         &self,
         subscription: &Compiled,
-        queued: Vec<(String, String)>,
+        queued: Vec<(String, Queued)>,
     ) -> Result<(), HubError> {
         {
             // Who ends it takes it from these first, and finds in the queue what came before.
@@ -56,8 +56,15 @@ impl Hub {
                 return Ok(());
             }
         }
-        let gone = |(_, name): &(String, String)| document(kinds::OUTBOX, name, None);
-        let documents = queued.iter().map(gone).collect();
+        self.delete_waiting(queued.into_iter().map(|(_, one)| one).collect()).await
+    }
+
+    /// Deletes notifications that are nobody's any more.
+    pub(super) async fn delete_waiting(&self, gone: Vec<Queued>) -> Result<(), HubError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let documents = gone.iter().map(|one| document(kinds::OUTBOX, &one.name, None)).collect();
         let job =
             self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
         job.await??;
@@ -77,14 +84,7 @@ impl Hub {
                 let hub = self.clone();
                 telling = Some(tokio::spawn(async move { hub.tell_intervals().await }));
             }
-            let queued: Vec<String> = {
-                let queues = self.subscriptions.waiting.lock();
-                queues
-                    .iter()
-                    .filter(|(_, queue)| !queue.is_empty())
-                    .map(|(id, _)| id.clone())
-                    .collect()
-            };
+            let queued = self.subscriptions.waiting.lock().ids();
             for id in queued {
                 if !busy.contains_key(&id) {
                     let (hub, courier) = (self.clone(), courier.clone());
@@ -146,86 +146,86 @@ impl Hub {
 
     async fn deliver_to(&self, id: &str, courier: &Courier) {
         loop {
-            let next =
-                self.subscriptions.waiting.lock().get(id).and_then(|queue| queue.front().cloned());
-            let Some((name, tries)) = next else { return };
+            let next = self.subscriptions.waiting.lock().front(id);
+            let Some(Queued { name, tries, .. }) = next else { return };
             let subscription = self.subscriptions.all.read().by_id.get(id).cloned();
-            let Some(subscription) = subscription else { return };
-            if self.owner_session(&subscription).is_none() {
-                // Paused: whoever asked for it may not have it now.
+            let Some(subscription) = subscription else {
+                // It was ended while this was on its way into the queue.
+                let gone = self.subscriptions.waiting.lock().remove(id);
+                drop(self.delete_waiting(gone).await);
                 return;
-            }
+            };
             let Some(body) = self.store.document(kinds::OUTBOX, &name) else {
-                self.drop_waiting(id, &name);
+                self.subscriptions.waiting.lock().forget(id, &name);
                 continue;
             };
             let Ok(waiting) = from_json::<Waiting>(&body) else { return };
+            let now = self.now();
+            let expired =
+                now.0 - waiting.time.0 > self.options.limits.outbox_keep as i64 * 1_000_000;
+            let ended = subscription.expires.is_some_and(|expires| expires <= now);
+            let others = waiting.owner != 0 && waiting.owner != subscription.kept.owner;
+            let owner = self.owner_session(&subscription).filter(|_| subscription.active);
+            let goes = match &owner {
+                // Paused: whoever asked for it may not have it now.
+                None if !expired && !ended && !others => return,
+                None => false,
+                // As it is decided now, not as it was when it was written.
+                Some(owner) => !ended && !others && self.is_seen_so(owner, &waiting),
+            };
+            if !goes {
+                self.give_up(&subscription, &name).await;
+                continue;
+            }
             let mut headers = subscription.receiver_info.clone();
             if subscription.accept != "application/ld+json" {
                 headers.extend(link_of(&subscription).map(|link| ("Link".to_owned(), link)));
             }
             headers.push(("Content-Type".into(), subscription.accept.clone()));
             headers.push(("Idempotency-Key".into(), waiting.id.clone()));
-            let now = self.now();
             let sent = courier.post(&subscription.uri, &headers, waiting.body.into_bytes()).await;
-            let mut outcome = subscription.outcome.lock().clone();
-            outcome.last_notification = Some(now);
-            let expired =
-                now.0 - waiting.time.0 > self.options.limits.outbox_keep as i64 * 1_000_000;
-            match sent {
-                Ok(()) => {
-                    outcome.sent += 1;
-                    outcome.last_success = Some(now);
-                    self.counters.add(Counter::Notifications, 1);
-                }
-                Err(_) => {
-                    outcome.failed += 1;
-                    outcome.last_failure = Some(now);
-                    if expired {
-                        outcome.lost += 1;
-                        self.counters.add(Counter::NotificationsLost, 1);
+            {
+                let mut outcome = subscription.outcome.lock();
+                outcome.last_notification = Some(now);
+                match &sent {
+                    Ok(()) => {
+                        outcome.sent += 1;
+                        outcome.last_success = Some(now);
+                    }
+                    Err(_) => {
+                        outcome.failed += 1;
+                        outcome.last_failure = Some(now);
                     }
                 }
             }
-            let failed = sent.is_err();
-            {
-                let mut held = subscription.outcome.lock();
-                outcome.last_matched = held.last_matched;
-                *held = outcome;
-            }
-            if failed && !expired {
-                self.count_try(id, &name);
-                let wait_ms = 250u64 << tries.min(7);
-                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-                if self.stopping.load(Ordering::Acquire) {
-                    return;
+            match sent {
+                Ok(()) => {
+                    self.counters.add(Counter::Notifications, 1);
+                    self.subscriptions.waiting.lock().forget(id, &name);
+                    let gone = Queued { name, tries, bytes: 0 };
+                    drop(self.delete_waiting(vec![gone]).await);
                 }
-                continue;
+                Err(error) if expired || !error.may_pass() => {
+                    self.give_up(&subscription, &name).await;
+                }
+                Err(_) => {
+                    self.subscriptions.waiting.lock().count_try(id, &name);
+                    let wait_ms = 250u64 << tries.min(7);
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                    if self.stopping.load(Ordering::Acquire) {
+                        return;
+                    }
+                }
             }
-            self.drop_waiting(id, &name);
-            let documents = vec![document(kinds::OUTBOX, &name, None)];
-            let job =
-                self.submit(|reply| Job::Write(WriteJob { documents, ..WriteJob::new(1, reply) }));
-            drop(job.await);
         }
     }
 
-    fn count_try(&self, id: &str, name: &str) {
-        if let Some((front, tries)) =
-            self.subscriptions.waiting.lock().get_mut(id).and_then(|q| q.front_mut())
-            && front == name
-        {
-            *tries += 1;
-        }
-    }
-
-    fn drop_waiting(&self, id: &str, name: &str) {
-        let mut queues = self.subscriptions.waiting.lock();
-        if let Some(queue) = queues.get_mut(id) {
-            queue.retain(|(found, _)| found != name);
-            if queue.is_empty() {
-                queues.remove(id);
-            }
-        }
+    /// What is not sent any more.
+    async fn give_up(&self, subscription: &Compiled, name: &str) {
+        subscription.outcome.lock().lost += 1;
+        self.counters.add(Counter::NotificationsLost, 1);
+        self.subscriptions.waiting.lock().forget(&subscription.kept.id, name);
+        let gone = Queued { name: name.to_owned(), tries: 0, bytes: 0 };
+        drop(self.delete_waiting(vec![gone]).await);
     }
 }

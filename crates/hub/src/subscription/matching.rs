@@ -1,7 +1,7 @@
 //! What changes give rise to: which subscriptions they concern, and the notifications that belong
 //! to their commit.
 
-use super::{Compiled, Waiting};
+use super::{Compiled, Queued, Waiting};
 use crate::kept::{document, to_json};
 use crate::lenses::Lenses;
 use crate::recorder::{map, record};
@@ -36,11 +36,16 @@ pub struct Matched {
     pub documents: Vec<Document>,
     pub records: Vec<Record>,
     /// Subscription and name of each notification.
-    pub(super) queued: Vec<(String, String)>,
+    pub(super) queued: Vec<(String, Queued)>,
+    /// Of each subscription, how many of those and how many bytes.
+    share: HashMap<String, (usize, usize)>,
+    bytes: usize,
     /// Subscriptions that are told of, and when they were before.
     told: Vec<(Arc<Compiled>, Option<Time>)>,
     /// Notifications that waited for too long a time, and those for whom: taken out of the queue.
-    dropped: Vec<(Arc<Compiled>, (String, u32))>,
+    dropped: Vec<(Arc<Compiled>, Queued)>,
+    /// Those who are not told of something, for there is no room.
+    lost: Vec<Arc<Compiled>>,
 }
 
 /// A change as an owner sees it.
@@ -308,9 +313,11 @@ impl Hub {
             *told = (told.0.max(level), told.1 + count);
         }
         let mut under = Under::Hub;
+        let mut lenses = Vec::new();
         let mut highest = Sensitivity::Open;
         for (number, (level, count)) in told {
             let Some(dataset) = snapshot.by_number(number) else { continue };
+            lenses.push((number, self.mark_of(owner, number, dataset)));
             if under == Under::Hub || level > highest {
                 (under, highest) = (Under::Dataset(number), level);
             }
@@ -321,14 +328,14 @@ impl Hub {
                 matched.records.push(made);
             }
         }
-        self.queue_notification(subscription, &written, under, now, matched);
+        self.queue_notification(subscription, &written, (under, lenses), now, matched);
     }
 
     fn queue_notification(
         &self,
         subscription: &Arc<Compiled>,
         entities: &[(Arc<Entity>, Options)],
-        under: Under,
+        (under, lenses): (Under, Vec<(u32, String)>),
         now: Time,
         matched: &mut Matched,
     ) {
@@ -350,12 +357,18 @@ impl Hub {
             [b",\"@context\":".as_slice(), &to_json(&value)].concat()
         });
         for (index, (entity, options)) in entities.iter().enumerate() {
+            if index > 0 && body.len() > self.options.limits.notification {
+                // The rest is there to be asked for.
+                break;
+            }
             if index > 0 {
                 body.push(b',');
             }
             ngsild::render_entity(&mut body, entity, &subscription.context, options);
             if let Some(context) = &context {
                 body.pop();
+                // There may be nothing before it.
+                let context = if body.ends_with(b"{") { &context[1..] } else { context };
                 body.extend_from_slice(context);
                 body.push(b'}');
             }
@@ -368,20 +381,68 @@ impl Hub {
             time: now,
             id: notification_id,
             body: String::from_utf8_lossy(&body).into_owned(),
+            owner: subscription.kept.owner,
+            lenses,
         };
         let name = format!("{id}/{sequence:020}");
+        let body = to_json(&waiting);
+        if !self.make_room(subscription, body.len(), matched) {
+            matched.lost.push(subscription.clone());
+            return;
+        }
+        let queued = Queued { name: name.clone(), tries: 0, bytes: body.len() };
+        matched.documents.push(Document { kind: kinds::OUTBOX, name, under, body: Some(body) });
+        let share = matched.share.entry(id.clone()).or_default();
+        *share = (share.0 + 1, share.1 + queued.bytes);
+        matched.bytes += queued.bytes;
+        matched.queued.push((id.clone(), queued));
+    }
+
+    /// Takes the oldest that wait for a subscription away until one more fits; false when there is no room
+    /// all the same.
+    fn make_room(&self, subscription: &Arc<Compiled>, bytes: usize, matched: &mut Matched) -> bool {
+        let (limits, id) = (&self.options.limits, &subscription.kept.id);
+        let (ahead, bytes_ahead) = matched.share.get(id).copied().unwrap_or_default();
         let mut queues = self.subscriptions.waiting.lock();
-        let queue = queues.entry(id.clone()).or_default();
-        if queue.len() >= self.options.limits.outbox
-            && let Some(oldest) = queue.pop_front()
-        {
-            matched.documents.push(document(kinds::OUTBOX, &oldest.0, None));
+        loop {
+            let (count, waiting) = queues.of(id);
+            let fits = count + ahead < limits.outbox
+                && waiting + bytes_ahead + bytes <= limits.outbox_bytes
+                && queues.bytes() + matched.bytes + bytes <= limits.outbox_all;
+            if fits {
+                return true;
+            }
+            let Some(oldest) = queues.pop_front(id) else { return false };
+            matched.documents.push(document(kinds::OUTBOX, &oldest.name, None));
             matched.dropped.push((subscription.clone(), oldest));
         }
-        drop(queues);
-        let body = Some(to_json(&waiting));
-        matched.documents.push(Document { kind: kinds::OUTBOX, name: name.clone(), under, body });
-        matched.queued.push((id.clone(), name));
+    }
+
+    /// What a lens shows, in a word: two that are alike have the same.
+    fn mark_of(&self, owner: &Session, number: u32, dataset: &Arc<model::Dataset>) -> String {
+        let verdict = self.state.verdict(owner, Action::Read, number, dataset);
+        if let Some(mark) = self.subscriptions.marks.lock().get(&verdict.id) {
+            return mark.clone();
+        }
+        let (lens, dataset) = (&verdict.lens, &verdict.lens.dataset);
+        let shown = (verdict.allowed, lens.sights, lens.aggregate_only);
+        let of = (&dataset.attributes, dataset.undeclared, dataset.about_people);
+        let mark = crate::recorder::hex(&vault::digest(&to_json(&(shown, of)))[..16]);
+        let mut marks = self.subscriptions.marks.lock();
+        if marks.len() >= self.options.limits.decisions_cached {
+            marks.clear();
+        }
+        marks.insert(verdict.id, mark.clone());
+        mark
+    }
+
+    /// Whether what waits was seen as its owner would see it now.
+    pub(super) fn is_seen_so(&self, owner: &Session, waiting: &Waiting) -> bool {
+        let snapshot = self.state.snapshot();
+        waiting.lenses.iter().all(|(number, mark)| {
+            let dataset = snapshot.by_number(*number);
+            dataset.is_some_and(|dataset| self.mark_of(owner, *number, dataset) == *mark)
+        })
     }
 
     /// What changes gave rise to is committed: it goes on its way.
@@ -392,7 +453,8 @@ impl Hub {
 
     /// Counts what was dropped for something newer.
     pub(super) fn note_dropped(&self, matched: &Matched) {
-        for (subscription, _) in &matched.dropped {
+        let dropped = matched.dropped.iter().map(|(subscription, _)| subscription);
+        for subscription in dropped.chain(&matched.lost) {
             subscription.outcome.lock().lost += 1;
             self.counters.add(Counter::NotificationsLost, 1);
         }
@@ -405,7 +467,7 @@ impl Hub {
         }
         let mut queues = self.subscriptions.waiting.lock();
         for (subscription, oldest) in matched.dropped.into_iter().rev() {
-            queues.entry(subscription.kept.id.clone()).or_default().push_front(oldest);
+            queues.push_front(&subscription.kept.id, oldest);
         }
     }
 

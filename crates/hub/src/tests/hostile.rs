@@ -37,6 +37,124 @@ async fn with_app(directory: &tempfile::TempDir) -> (Arc<Hub>, String) {
     (hub, token)
 }
 
+/// The same again, with other limits.
+async fn under(directory: &tempfile::TempDir, hub: Arc<Hub>, limits: crate::Limits) -> Arc<Hub> {
+    let mut options = hub.options.clone();
+    hub.stop().await;
+    drop(hub);
+    options.limits = limits;
+    let files = store::Files::new(&directory.path().join("data"), None);
+    tokio::task::spawn_blocking(|| Hub::start(files, options)).await.unwrap().unwrap()
+}
+
+fn subscription(n: usize, more: &Value) -> model::Value {
+    let mut body = json!({"id": format!("urn:ngsi-ld:Subscription:{n}"), "type": "Subscription",
+        "entities": [{"type": "Meter"}], "notification": {"endpoint": {"uri": "http://127.0.0.1:9/"}}});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    parse_json(body.to_string().as_bytes()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_dead_receiver_has_its_limits() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = with_app(&directory).await;
+    let limits =
+        crate::Limits { outbox_bytes: 50_000, outbox_all: 75_000, ..crate::Limits::default() };
+    let hub = under(&directory, hub, limits).await;
+    let app = session(&hub, &token);
+    let courier = courier::Courier::new(vec!["127.0.0.1".into()]).unwrap();
+    for n in 0..3 {
+        hub.subscribe(&app, subscription(n, &json!({})), model::Value::Null, &courier)
+            .await
+            .unwrap();
+    }
+    let meter = |n: usize| {
+        let note = format!("{n}{}", "x".repeat(10_000));
+        upsert(&json!({"id": "urn:x:1", "type": "Meter", "note": {"value": note}}))
+    };
+    let told = || {
+        let all = hub.store.documents(crate::kinds::OUTBOX).into_iter();
+        all.map(|(_, body)| body.len()).sum::<usize>()
+    };
+    // Again and again, and many in one commit.
+    for n in 0..10 {
+        assert_eq!(ended(&hub, &app, vec![meter(n)]).await, ["done"]);
+        assert!(told() <= 75_000, "{}", told());
+    }
+    let many = (10..30).map(meter).collect();
+    assert!(ended(&hub, &app, many).await.iter().all(|one| one == "done"));
+    assert!((20_000..=75_000).contains(&told()), "{}", told());
+    assert!(hub.counters().get(crate::Counter::NotificationsLost) > 20);
+    // A person's, and those of one who ended his subscription, are told to nobody.
+    for n in 0..3 {
+        hub.unsubscribe(&app, &format!("urn:ngsi-ld:Subscription:{n}")).await.unwrap();
+    }
+    assert_eq!(told(), 0);
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_subscriber_has_his_share() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = with_app(&directory).await;
+    let limits = crate::Limits {
+        subscriptions_each: 2,
+        subscription_positions: 8,
+        ..crate::Limits::default()
+    };
+    let hub = under(&directory, hub, limits).await;
+    let app = session(&hub, &token);
+    let courier = courier::Courier::new(vec!["127.0.0.1".into()]).unwrap();
+    let square = json!({"geoQ": {"georel": "within", "geometry": "Polygon",
+        "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]}});
+    let subscribe = |n: usize, more: Value| {
+        let (hub, app, courier) = (&hub, &app, &courier);
+        async move { hub.subscribe(app, subscription(n, &more), model::Value::Null, courier).await }
+    };
+    subscribe(1, square.clone()).await.unwrap();
+    let much = subscribe(2, square).await;
+    assert!(
+        matches!(much, Err(HubError::Limit { name: "subscription_positions", .. })),
+        "{much:?}"
+    );
+    subscribe(2, json!({})).await.unwrap();
+    let many = subscribe(3, json!({})).await;
+    assert!(matches!(many, Err(HubError::Limit { name: "subscriptions_each", .. })), "{many:?}");
+    hub.stop().await;
+}
+
+/// What waits to be told is decided again when it is told, and an erased person is told of to nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_told_only_as_it_may_be_seen_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = with_app(&directory).await;
+    let (app, own) = (session(&hub, &token), hub.own_session());
+    let courier = Arc::new(courier::Courier::new(vec!["127.0.0.1".into()]).unwrap());
+    // It takes connections and never answers, until it does.
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/", receiver.local_addr().unwrap());
+    let body = json!({"notification": {"endpoint": {"uri": uri}}});
+    hub.subscribe(&app, subscription(1, &body), model::Value::Null, &courier).await.unwrap();
+    assert_eq!(ended(&hub, &app, vec![reading("Meter", 7.0, 0)]).await, ["done"]);
+    let waits = || hub.store.count_documents(crate::kinds::OUTBOX, "");
+    assert_eq!(waits(), 1);
+    let mut meters = dataset("meters", "Meter", false);
+    meters.attributes[0].sensitivity = model::Sensitivity::Confidential;
+    hub.act(&own, act("dataset.put", &json!({"dataset": meters}))).await.unwrap();
+    let delivering = tokio::spawn(hub.clone().deliver(courier));
+    for _ in 0..200 {
+        if waits() == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(waits(), 0, "it is given up");
+    let connected = tokio::time::timeout(std::time::Duration::from_millis(100), receiver.accept());
+    assert!(connected.await.is_err(), "nothing was sent");
+    delivering.abort();
+    hub.stop().await;
+}
+
 /// How each of the changes ended, as text.
 async fn ended(hub: &Hub, session: &Session, changes: Vec<Change>) -> Vec<String> {
     let report = hub.write(session, changes).await.unwrap();

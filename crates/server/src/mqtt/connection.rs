@@ -25,6 +25,12 @@ const LONGEST_SILENCE_S: u64 = 3_600;
 /// Between two looks at whether the token of a silent client still holds.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How long a client may leave an answer unread, and take for a packet once it has begun it.
+const READS_WITHIN: Duration = Duration::from_secs(10);
+const SENDS_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of a CONNECT: until it is known who that is, no more is kept.
+const MAX_CONNECT_BYTES: usize = 16 << 10;
+
 type Stream = TlsStream<tokio::net::TcpStream>;
 
 struct Connection {
@@ -35,6 +41,8 @@ struct Connection {
     out: Vec<u8>,
     version: Version,
     refusals: u32,
+    /// Packets that came whole.
+    packets: u64,
     /// As it was when it was last asked for.
     session: Option<Session>,
 }
@@ -49,6 +57,7 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
         out: Vec::new(),
         version: Version::V5,
         refusals: 0,
+        packets: 0,
         session: None,
     };
     let connect =
@@ -60,6 +69,7 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
         // Clause 3.1.2.10: one and a half times the keep-alive.
         seconds => u64::from(seconds) * 3 / 2,
     });
+    let (mut begun, mut packets) = (None, 0);
     loop {
         // What came with the CONNECT is there before anything more is read (clause 3.1.4).
         match connection.work(&token).await {
@@ -71,8 +81,19 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
             }
         }
         let since = Instant::now();
+        // Since when a packet is half there.
+        if std::mem::replace(&mut packets, connection.packets) != packets
+            || connection.buffer.is_empty()
+        {
+            begun = None;
+        }
+        if !connection.buffer.is_empty() {
+            begun.get_or_insert(since);
+        }
         loop {
             let left = silence.saturating_sub(since.elapsed());
+            let half = |begun: Instant| SENDS_WITHIN.saturating_sub(begun.elapsed());
+            let left = begun.map_or(left, |begun| left.min(half(begun)));
             let more = tokio::select! {
                 more = tokio::time::timeout(left.min(LOOK), connection.read()) => more,
                 _ = stopped.changed() => {
@@ -100,9 +121,12 @@ impl Connection {
         matches!(self.stream.read_buf(&mut self.buffer).await, Ok(count) if count > 0)
     }
 
+    /// Sends what is to be sent; false when the client is gone, or reads nothing.
     async fn flush(&mut self) -> bool {
-        let sent =
-            self.stream.write_all(&self.out).await.is_ok() && self.stream.flush().await.is_ok();
+        let sent = async {
+            self.stream.write_all(&self.out).await.is_ok() && self.stream.flush().await.is_ok()
+        };
+        let sent = tokio::time::timeout(READS_WITHIN, sent).await.unwrap_or(false);
         self.out.clear();
         sent
     }
@@ -110,13 +134,14 @@ impl Connection {
     async fn end(&mut self, code: u8) {
         codec::disconnect(&mut self.out, self.version, code);
         self.flush().await;
-        drop(self.stream.shutdown().await);
+        drop(tokio::time::timeout(READS_WITHIN, self.stream.shutdown()).await);
     }
 
     /// Waits for the CONNECT and answers it; none when the client does not get in.
     async fn connect(&mut self) -> Option<(Connect, String)> {
         let packet = loop {
-            match codec::take(&mut self.buffer, self.version, self.app.limits.mqtt_packet) {
+            let most = self.app.limits.mqtt_packet.min(MAX_CONNECT_BYTES);
+            match codec::take(&mut self.buffer, self.version, most) {
                 Ok(Some(packet)) => break packet,
                 Ok(None) if self.read().await => {}
                 Ok(None) => return None,
@@ -175,6 +200,7 @@ impl Connection {
         let mut done = false;
         loop {
             let packet = codec::take(&mut self.buffer, self.version, self.app.limits.mqtt_packet);
+            self.packets += u64::from(matches!(packet, Ok(Some(_))));
             match packet {
                 Ok(Some(Packet::Publish(publish))) => publishes.push(publish),
                 Ok(Some(Packet::PingRequest)) => {
@@ -276,15 +302,30 @@ impl Connection {
             Ok(Some(written)) => Ok(written),
             Err(error) => Err(error),
         };
-        let (report, messages) = written
-            .map_err(|_| Malformed(reason::SERVER_UNAVAILABLE, "the hub cannot keep it now"))?;
+        let (report, messages) = match written {
+            Ok(written) => written,
+            // Of one that is too much the others know nothing.
+            Err(HubError::Limit { .. }) if group.len() > 1 => {
+                for publish in group {
+                    Box::pin(self.publish_group(session, dataset, vec![publish])).await?;
+                }
+                return Ok(());
+            }
+            Err(error @ HubError::Limit { .. }) => {
+                let refused = vec![ItemResult::Refused(error)];
+                (WriteReport { results: refused, receipt: None }, vec![Ok(0..1)])
+            }
+            Err(_) => {
+                return Err(Malformed(reason::SERVER_UNAVAILABLE, "the hub cannot keep it now"));
+            }
+        };
         for (publish, parsed) in group.iter().zip(messages) {
             let (code, why) = match parsed {
                 Err(why) => {
                     tracing::debug!(why, "a message cannot be read");
                     (reason::PAYLOAD_FORMAT_INVALID, why)
                 }
-                Ok(range) => worst(&report.results[range])?,
+                Ok(range) => worst(&report.results[range], self.version)?,
             };
             if code >= 0x80 {
                 self.refusals += 1;
@@ -317,7 +358,7 @@ fn dataset_of(topic: &str) -> &str {
 }
 
 /// The code for a message: that of its worst change.
-fn worst(results: &[ItemResult]) -> Result<(u8, String), Malformed> {
+fn worst(results: &[ItemResult], version: Version) -> Result<(u8, String), Malformed> {
     let mut answer = (reason::SUCCESS, String::new());
     for result in results {
         let one = match result {
@@ -325,12 +366,17 @@ fn worst(results: &[ItemResult]) -> Result<(u8, String), Malformed> {
             ItemResult::Sealed => (reason::SUCCESS, hub::SEALED.to_owned()),
             ItemResult::Quarantined(why) => (reason::SUCCESS, format!("quarantined: {why}")),
             ItemResult::Refused(error) => {
+                let full = matches!(error, HubError::Limit { name: "inbox", .. });
                 let code = match error {
                     HubError::Unauthenticated(_) | HubError::Forbidden(_) => reason::NOT_AUTHORIZED,
-                    HubError::Limit { .. } => reason::QUOTA_EXCEEDED,
+                    // Version 3.1.1 knows no other way to say that it was not kept.
+                    HubError::Limit { .. } if !full || version == Version::V5 => {
+                        reason::QUOTA_EXCEEDED
+                    }
                     HubError::Conflict(_) => reason::TOPIC_NAME_INVALID,
                     HubError::Storage(_)
                     | HubError::Stopping
+                    | HubError::Limit { .. }
                     | HubError::Refusal(Refusal::Leaving(_)) => {
                         // Never acknowledged, so that the device keeps it.
                         return Err(Malformed(

@@ -14,6 +14,9 @@ use serde_json::json;
 
 type Handled = Result<Response, Problem>;
 
+/// Different contexts in one batch.
+const MAX_CONTEXTS: usize = 8;
+
 /// The entities of a body: each parsed on its own, so that a bad one does not spoil the others.
 fn entities(call: &Call, whole: bool) -> Result<Vec<(String, Result<Entity, Invalid>)>, Problem> {
     let body = call.json()?;
@@ -28,11 +31,22 @@ fn entities(call: &Call, whole: bool) -> Result<Vec<(String, Result<Entity, Inva
     // One context for all is the usual case.
     let shared = call.context(Some(items.first().unwrap_or(&Value::Null)))?;
     let mut entities = Vec::with_capacity(items.len());
+    let mut contexts = vec![shared];
     for (index, item) in items.iter().enumerate() {
         let own = item.get("@context");
-        let context = match own {
-            Some(source) if *source != shared.1 => call.context(Some(item))?.0,
-            _ => shared.0.clone(),
+        let known = |source: &Value| contexts.iter().find(|(_, known)| known == source);
+        let context = match own.map(|source| (source, known(source))) {
+            None => contexts[0].0.clone(),
+            Some((_, Some((context, _)))) => context.clone(),
+            Some(_) if contexts.len() >= MAX_CONTEXTS => {
+                let what = format!("is the {MAX_CONTEXTS}th other one; send smaller batches");
+                return Err(Invalid::data(format!("/{index}/@context"), what).into());
+            }
+            Some((source, None)) => {
+                let context = call.context(Some(item))?.0;
+                contexts.push((context.clone(), source.clone()));
+                context
+            }
         };
         let id =
             item.get("id").or_else(|| item.get("@id")).and_then(Value::as_text).unwrap_or_default();

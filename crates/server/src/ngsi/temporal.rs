@@ -341,6 +341,8 @@ fn remembering(entity: Entity) -> Result<Vec<Change>, Problem> {
 }
 
 async fn remember(call: &Call, entity: Entity, location: Option<String>) -> Handled {
+    let count = entity.attributes.iter().map(|attribute| attribute.instances.len()).sum();
+    call.app.hub.limits().check_batch(count)?;
     let changes = remembering(entity)?;
     if changes.is_empty() {
         return Err(Invalid::data("", "has no attribute whose history could be added").into());
