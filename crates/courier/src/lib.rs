@@ -37,8 +37,8 @@ impl CourierError {
 
 /// Messages under way at once: each has a handle and its text in memory.
 const AT_ONCE: usize = 256;
-/// Connections kept open to one receiver.
-const IDLE_EACH: usize = 4;
+/// How long a connection to a receiver is kept for the next message.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Names lead to no address of the machine itself or its own link: whoever runs an allowed name would
 /// choose what is asked there.
@@ -93,7 +93,8 @@ impl Courier {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .dns_resolver(std::sync::Arc::new(Outside))
-            .pool_max_idle_per_host(IDLE_EACH)
+            .pool_max_idle_per_host(AT_ONCE)
+            .pool_idle_timeout(IDLE)
             // Receivers there are that tell `Link` from `link`.
             .http1_title_case_headers()
             .build()

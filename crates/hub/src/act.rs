@@ -23,6 +23,8 @@ pub struct Act {
 pub struct Effects {
     pub documents: Vec<Document>,
     pub(crate) change: Option<Planned>,
+    /// The dataset that it concerns, if it is one.
+    pub dataset: String,
     /// What goes into the record.
     pub detail: Value,
     /// What the caller gets: also what is shown once and never kept.
@@ -82,6 +84,19 @@ pub struct Pending {
     pub purpose: Option<String>,
     pub time: model::Time,
     pub act: Act,
+    /// What it would do when it was asked for; what is agreed to does the same, or is asked for anew.
+    #[serde(default)]
+    pub would: Value,
+}
+
+/// Acts of one principal that wait at once, and how long they may.
+const MAX_PENDING: usize = 100;
+const PENDING_S: i64 = 30 * 86_400;
+
+/// What an act does to others: who gains and loses, and which version that makes.
+fn would(effects: &Effects) -> Value {
+    let of = |value: &Value, key: &str| value.get(key).cloned().unwrap_or(Value::Null);
+    map([("effect", of(&effects.answer, "effect")), ("version", of(&effects.detail, "version"))])
 }
 
 impl Hub {
@@ -95,11 +110,15 @@ impl Hub {
     /// # Errors
     /// When it is unknown, not permitted, does not fit, or cannot be committed.
     pub async fn act(&self, session: &Session, act: Act) -> Result<ActReport, HubError> {
+        // Whoever may not is not in the way of those who may.
+        self.permitted(&self.still(session)?, &act).await?;
         let _alone = self.governing.lock().await;
         let session = &self.still(session)?;
         let kind = self.permitted(session, &act).await?;
-        let effects = (kind.prepare)(self, session, &act.body)?;
-        if kind.four_eyes && session.principal.kind != model::Kind::Hub {
+        let mut effects = (kind.prepare)(self, session, &act.body)?;
+        effects.dataset = (kind.dataset)(&act.body).unwrap_or_default();
+        let four_eyes = kind.four_eyes || self.is_foreign(session, &kind, &act.body);
+        if four_eyes && session.principal.kind != model::Kind::Hub {
             if self.others_who_may(session, &kind, &act.body) > 0 {
                 return self.keep_pending(session, act, effects).await;
             }
@@ -114,10 +133,28 @@ impl Hub {
     /// As [`Hub::act`].
     pub async fn rehearse(&self, session: &Session, act: &Act) -> Result<Rehearsal, HubError> {
         let kind = self.permitted(session, act).await?;
+        let four_eyes = kind.four_eyes || self.is_foreign(session, &kind, &act.body);
+        if act.name == "subject.erase" {
+            // Whether somebody is on a list is not told by a trial.
+            let dataset = (kind.dataset)(&act.body).unwrap_or_default();
+            let detail = map([("dataset", Value::from(dataset))]);
+            return Ok(Rehearsal { four_eyes, detail, effect: Value::Null });
+        }
         let effects = (kind.prepare)(self, session, &act.body)?;
-        let four_eyes = kind.four_eyes && self.others_who_may(session, &kind, &act.body) > 0;
+        let four_eyes = four_eyes && self.others_who_may(session, &kind, &act.body) > 0;
         let effect = effects.answer.get("effect").cloned().unwrap_or(Value::Null);
         Ok(Rehearsal { four_eyes, detail: effects.detail, effect })
+    }
+
+    /// Whether somebody who governs the hub makes a writer for a dataset that he does not govern: that is
+    /// its steward's to do, or a second one's to agree to.
+    fn is_foreign(&self, session: &Session, kind: &ActKind, body: &Value) -> bool {
+        let snapshot = self.state.snapshot();
+        let dataset = (kind.dataset)(body).and_then(|id| snapshot.dataset(&id).cloned());
+        kind.name == "device.enrol"
+            && dataset.is_some_and(|(_, dataset)| {
+                !snapshot.decide(session, kind.action, &dataset).allowed
+            })
     }
 
     async fn permitted(&self, session: &Session, act: &Act) -> Result<Arc<ActKind>, HubError> {
@@ -168,10 +205,20 @@ impl Hub {
         act: Act,
         effects: Effects,
     ) -> Result<ActReport, HubError> {
+        let waiting = self.pending_now().into_iter();
+        let own = waiting.filter(|one| one.asked_by == session.principal.number).count();
+        if own >= MAX_PENDING {
+            return Err(HubError::Limit {
+                name: "pending",
+                limit: MAX_PENDING as u64,
+                remedy: "somebody has to agree to what waits, or you withdraw it".into(),
+            });
+        }
         let id = hex(&vault::random::<8>());
         let pending = Pending {
             id: id.clone(),
             asked_by: session.principal.number,
+            would: would(&effects),
             purpose: session.purpose.as_deref().map(str::to_owned),
             time: self.now(),
             act: act.clone(),
@@ -184,6 +231,7 @@ impl Hub {
         };
         let asked = Effects {
             documents: vec![document],
+            dataset: effects.dataset,
             detail: map([("asks_for", Value::from(act.name.as_str())), ("would", effects.detail)]),
             answer: effects.answer,
             ..Effects::default()
@@ -202,11 +250,20 @@ impl Hub {
     /// # Errors
     /// When there is none, it is one's own, or it is not permitted any more.
     pub async fn approve(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
+        let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
+        let waiting = || -> Result<Pending, HubError> {
+            let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
+            let pending: Pending = from_json(&body)?;
+            if pending.time.plus_seconds(PENDING_S) < self.now() {
+                Err(missing())
+            } else {
+                Ok(pending)
+            }
+        };
+        self.permitted(&self.still(session)?, &waiting()?.act).await?;
         let _alone = self.governing.lock().await;
         let session = &self.still(session)?;
-        let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
-        let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
-        let pending: Pending = from_json(&body)?;
+        let pending = waiting()?;
         if pending.asked_by == session.principal.number {
             return Err(HubError::Conflict(
                 "a second person has to agree, not the one who asked".into(),
@@ -220,6 +277,11 @@ impl Hub {
         let asker = self.imagine(asker, pending.purpose.as_deref());
         self.permitted(&asker, &pending.act).await?;
         let mut effects = (kind.prepare)(self, &asker, &pending.act.body)?;
+        effects.dataset = (kind.dataset)(&pending.act.body).unwrap_or_default();
+        if pending.would != Value::Null && pending.would != would(&effects) {
+            let what = "what it would do is not what it was when it was asked for; ask again";
+            return Err(HubError::Conflict(what.into()));
+        }
         effects.documents.push(Document {
             kind: kinds::PENDING,
             name: id.to_owned(),
@@ -230,10 +292,48 @@ impl Hub {
         self.commit_act(session, &pending.act.name, effects, by.entries().to_vec()).await
     }
 
-    /// Acts that wait for a second person.
-    pub fn pending(&self) -> Vec<Pending> {
+    /// Takes an act back that waits: by whoever asked for it, or could agree to it.
+    ///
+    /// # Errors
+    /// When there is none, or it is not permitted.
+    pub async fn withdraw(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
+        let _alone = self.governing.lock().await;
+        let session = &self.still(session)?;
+        let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
+        let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
+        let pending: Pending = from_json(&body)?;
+        if pending.asked_by != session.principal.number {
+            self.permitted(session, &pending.act).await?;
+        }
+        let gone =
+            Document { kind: kinds::PENDING, name: id.to_owned(), under: Under::Hub, body: None };
+        let effects = Effects {
+            documents: vec![gone],
+            detail: map([("withdrawn", Value::from(pending.act.name.as_str()))]),
+            ..Effects::default()
+        };
+        self.commit_act(session, "act.withdraw", effects, Vec::new()).await
+    }
+
+    /// Acts that wait for a second person: one's own, and those that one could agree to.
+    pub fn pending(&self, session: &Session) -> Vec<Pending> {
+        let snapshot = self.state.snapshot();
+        let kinds = self.acts.read();
+        let may = |one: &Pending| {
+            let Some(kind) = kinds.get(one.act.name.as_str()) else { return false };
+            let dataset = (kind.dataset)(&one.act.body).and_then(|id| snapshot.dataset(&id));
+            snapshot.decide_hub(session, kind.action).allowed
+                || dataset.is_some_and(|(_, d)| snapshot.decide(session, kind.action, d).allowed)
+        };
+        let mut all = self.pending_now();
+        all.retain(|one| one.asked_by == session.principal.number || may(one));
+        all
+    }
+
+    fn pending_now(&self) -> Vec<Pending> {
         let all = self.store.documents(kinds::PENDING);
-        all.iter().filter_map(|(_, body)| from_json(body).ok()).collect()
+        let all = all.iter().filter_map(|(_, body)| from_json::<Pending>(body).ok());
+        all.filter(|one| one.time.plus_seconds(PENDING_S) >= self.now()).collect()
     }
 
     pub(crate) async fn commit_act(
@@ -246,7 +346,8 @@ impl Hub {
         let mut detail = vec![("act".to_owned(), Value::from(name))];
         detail.extend(effects.detail.entries().iter().cloned());
         detail.extend(more);
-        let mut made: Record = record(session, Verb::Act, "", self.now(), Value::Map(detail));
+        let mut made: Record =
+            record(session, Verb::Act, &effects.dataset, self.now(), Value::Map(detail));
         made.policy_version = self.state.snapshot().version;
         made.public = effects.public;
         let (shred, wait) = effects

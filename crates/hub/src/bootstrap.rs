@@ -113,6 +113,9 @@ impl Hub {
         let principal = self.state.principal_by_login(login);
         let principal = principal
             .ok_or_else(|| HubError::NotFound(format!("nobody has the login `{login}`")))?;
+        if principal.status == Status::Revoked {
+            return Err(HubError::Conflict(format!("`{login}` is revoked")));
+        }
         let code = guard::new_code(&vault::random());
         let credential = CredentialDoc {
             number: u64::from_be_bytes(vault::random()) >> 1 | 1,

@@ -5,6 +5,15 @@ use crate::recorder::{hex, map};
 use crate::{Effects, Hub, HubError, kinds};
 use model::{Kind, Session, Value};
 
+/// Bytes of a context.
+pub const MAX_BYTES: usize = 1 << 20;
+
+/// Who hosts a context; of those of earlier hubs that is not known.
+fn owner_of(body: &[u8]) -> Option<u64> {
+    let body: Value = crate::kept::from_json(body).ok()?;
+    u64::try_from(body.get("owner")?.as_number()? as i64).ok()
+}
+
 impl Hub {
     /// Hosts a context; gives its id.
     ///
@@ -12,15 +21,30 @@ impl Hub {
     /// When it does not parse, nobody in particular asks, or there are too many.
     pub async fn host_context(&self, session: &Session, body: Value) -> Result<String, HubError> {
         self.may_host(session)?;
-        if self.store.documents(kinds::CONTEXT).len() >= self.options.limits.contexts {
-            return Err(HubError::Limit {
-                name: "contexts",
-                limit: self.options.limits.contexts as u64,
-                remedy: "delete one that is not needed".into(),
-            });
+        let context = body.get("@context").cloned().unwrap_or(Value::Null);
+        let bytes = to_json(&context).len();
+        if bytes > MAX_BYTES {
+            let what = format!("has {bytes} bytes, and may have {MAX_BYTES}");
+            return Err(ngsild::Invalid::data("/@context", what).into());
         }
-        self.context(body.get("@context").unwrap_or(&Value::Null))?;
+        self.context(&context)?;
+        let _alone = self.subscriptions.alone().await;
+        let limits = &self.options.limits;
+        let full = |name: &'static str, limit: usize| {
+            let remedy = "delete one that is not needed".into();
+            Err(HubError::Limit { name, limit: limit as u64, remedy })
+        };
+        let all = self.store.documents(kinds::CONTEXT);
+        if all.len() >= limits.contexts {
+            return full("contexts", limits.contexts);
+        }
+        let own = all.iter().filter(|(_, body)| owner_of(body) == Some(session.principal.number));
+        if own.count() >= limits.contexts_each {
+            return full("contexts_each", limits.contexts_each);
+        }
         let id = hex(&vault::random::<12>());
+        let owner = Value::Integer(session.principal.number.cast_signed());
+        let body = map([("@context", context), ("owner", owner)]);
         let effects = Effects {
             documents: vec![document(kinds::CONTEXT, &id, Some(to_json(&body)))],
             detail: map([("context", Value::from(id.as_str()))]),
@@ -51,7 +75,12 @@ impl Hub {
     pub fn hosted_context(&self, id: &str) -> Result<Vec<u8>, HubError> {
         let body = self.store.document(kinds::CONTEXT, id);
         let missing = || HubError::NotFound(format!("there is no context `{id}` here"));
-        Ok(body.ok_or_else(missing)?.to_vec())
+        let mut body: Value = crate::kept::from_json(&body.ok_or_else(missing)?)?;
+        if let Value::Map(entries) = &mut body {
+            // Whose it is, is for the hub.
+            entries.retain(|(key, _)| key != "owner");
+        }
+        Ok(to_json(&body))
     }
 
     /// Ends the hosting of a context.
@@ -60,7 +89,12 @@ impl Hub {
     /// When there is none, or nobody in particular asks.
     pub async fn drop_context(&self, session: &Session, id: &str) -> Result<(), HubError> {
         self.may_host(session)?;
-        self.hosted_context(id)?;
+        let missing = || HubError::NotFound(format!("there is no context `{id}` here"));
+        let body = self.store.document(kinds::CONTEXT, id).ok_or_else(missing)?;
+        if owner_of(&body) != Some(session.principal.number) && !self.may_govern(session) {
+            let what = "a context is deleted by whoever hosts it, or an administrator";
+            return Err(HubError::Conflict(what.into()));
+        }
         let effects = Effects {
             documents: vec![document(kinds::CONTEXT, id, None)],
             detail: map([("context", Value::from(id))]),

@@ -105,6 +105,13 @@ pub fn register_all(hub: &Hub) {
         ),
         kind("app.token", "Give an app a token", true, of_hub(), people::app_token),
         kind(
+            "principal.code",
+            "Give somebody a new one-time code",
+            true,
+            of_hub(),
+            people::new_code_for,
+        ),
+        kind(
             "dataset.put",
             "Create or change a dataset",
             true,

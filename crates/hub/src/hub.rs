@@ -56,6 +56,8 @@ pub struct Hub {
     pub(crate) governing: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
+    /// Who may ask now who can see what.
+    pub(crate) asking: Arc<tokio::sync::Semaphore>,
     /// Datasets that are encrypted anew, step by step.
     pub(crate) rewrapping: Mutex<HashSet<u32>>,
     pub(crate) inbox_sequence: std::sync::atomic::AtomicU64,
@@ -135,6 +137,7 @@ impl Hub {
             governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
+            asking: Arc::new(tokio::sync::Semaphore::new(1)),
             rewrapping: Mutex::default(),
             inbox_sequence: std::sync::atomic::AtomicU64::new(0),
             started,

@@ -64,6 +64,8 @@ limits! {
         subscriptions = 20_000, "subscriptions", "507";
         /// Contexts hosted at once.
         contexts = 1_000, "contexts", "507";
+        /// Those of one principal.
+        contexts_each = 100, "contexts a principal", "507";
         /// Notifications waiting for one subscription before the oldest are counted as lost.
         outbox = 1_000, "notifications a subscription", "counted as lost";
         /// Bytes of those, of one subscription and of all.
@@ -96,6 +98,8 @@ limits! {
         long_looks_strangers = 64, "of strangers", "429";
         /// Live watches.
         watches = 2_000, "streams", "429";
+        /// Those of one principal.
+        watches_each = 500, "streams a principal", "429";
         /// Groups of changes a slow stream may be behind before it misses some.
         watch_behind = 1_024, "groups", "told that some were missed";
         /// Entities told of in one delivery of a stream.
@@ -209,6 +213,8 @@ pub const FIXED: &[Limit] = &[
         unit: "positions of a place that is asked about, a fifth of a line or with `near`",
         answer: "400",
     },
+    Limit { name: "pending", value: 100, unit: "acts of one principal that wait", answer: "429" },
+    Limit { name: "sign_ins", value: 20, unit: "of one principal", answer: "the oldest ends" },
     Limit {
         name: "batch_contexts",
         value: 8,

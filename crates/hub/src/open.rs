@@ -213,7 +213,7 @@ impl Hub {
             expires: credential.expires,
             credential: credential.number,
         };
-        self.state.add_sign_in(hex_digest(&token), credential, self.now());
+        self.state.add_sign_in(hex_digest(&token), credential);
         Ok((token, session))
     }
 }

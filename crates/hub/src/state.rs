@@ -103,14 +103,26 @@ struct Presence {
     refused: AtomicU64,
 }
 
+/// Sign-ins of one principal at a time.
+const MAX_SIGN_INS: usize = 20;
+
+/// Sign-ins by digest of their token, and those digests by principal, oldest first.
+#[derive(Default)]
+struct SignIns {
+    all: HashMap<String, Arc<CredentialDoc>>,
+    of: HashMap<u64, Vec<String>>,
+}
+
 /// Everything in memory that is not data.
 pub struct State {
     pub snapshot: RwLock<Arc<Snapshot>>,
     principals: RwLock<Principals>,
     /// Sign-ins: in memory only, they end with the process.
-    signed_in: RwLock<HashMap<String, Arc<CredentialDoc>>>,
+    signed_in: RwLock<SignIns>,
     decisions: RwLock<HashMap<DecisionKey, Arc<Verdict>>>,
     pub throttle: Mutex<Throttle>,
+    /// Of codes, by where they come from.
+    pub codes: Mutex<Throttle>,
     pub purposes: RwLock<BTreeMap<String, Purpose>>,
     presences: RwLock<HashMap<u64, Presence>>,
     most_decisions: usize,
@@ -157,6 +169,7 @@ impl State {
             signed_in: RwLock::default(),
             decisions: RwLock::default(),
             throttle: Mutex::default(),
+            codes: Mutex::default(),
             purposes: RwLock::default(),
             presences: RwLock::default(),
             most_decisions,
@@ -253,7 +266,7 @@ impl State {
 
     pub fn credential(&self, digest: &str) -> Option<Arc<CredentialDoc>> {
         let kept = self.principals.read().credential(digest);
-        kept.or_else(|| self.signed_in.read().get(digest).cloned())
+        kept.or_else(|| self.signed_in.read().all.get(digest).cloned())
     }
 
     pub fn credentials_of(&self, principal: u64) -> Vec<(String, Arc<CredentialDoc>)> {
@@ -261,8 +274,8 @@ impl State {
         let of = |digest: &String| Some((digest.clone(), held.credential(digest)?));
         let mut found: Vec<_> = held.digests(principal).iter().filter_map(of).collect();
         let signed_in = self.signed_in.read();
-        let own = signed_in.iter().filter(|(_, credential)| credential.principal == principal);
-        found.extend(own.map(|(digest, credential)| (digest.clone(), credential.clone())));
+        let own = signed_in.of.get(&principal).into_iter().flatten();
+        found.extend(own.filter_map(|one| Some((one.clone(), signed_in.all.get(one)?.clone()))));
         found
     }
 
@@ -274,16 +287,33 @@ impl State {
         digests.filter_map(|digest| held.credential(digest)).any(|one| lives(&one))
     }
 
-    /// Adds a sign-in, and forgets those that ended before `now`.
-    pub fn add_sign_in(&self, digest: String, credential: CredentialDoc, now: Time) {
+    /// Adds a sign-in; of one principal there are so many, and the oldest ends for the newest.
+    pub fn add_sign_in(&self, digest: String, credential: CredentialDoc) {
         let mut signed_in = self.signed_in.write();
-        signed_in.retain(|_, credential| credential.expires > now);
-        signed_in.insert(digest, Arc::new(credential));
+        let SignIns { all, of } = &mut *signed_in;
+        let own = of.entry(credential.principal).or_default();
+        if own.len() >= MAX_SIGN_INS {
+            all.remove(&own.remove(0));
+        }
+        own.push(digest.clone());
+        all.insert(digest, Arc::new(credential));
     }
 
     /// Ends a sign-in.
     pub fn drop_sign_in(&self, digest: &str) {
-        self.signed_in.write().remove(digest);
+        let mut signed_in = self.signed_in.write();
+        let Some(gone) = signed_in.all.remove(digest) else { return };
+        if let Some(own) = signed_in.of.get_mut(&gone.principal) {
+            own.retain(|one| one != digest);
+        }
+    }
+
+    /// Ends all of a principal.
+    pub fn drop_sign_ins_of(&self, principal: u64) {
+        let mut signed_in = self.signed_in.write();
+        for digest in signed_in.of.remove(&principal).unwrap_or_default() {
+            signed_in.all.remove(&digest);
+        }
     }
 
     pub fn next_principal(&self) -> u64 {
@@ -348,4 +378,38 @@ fn datasets_of(store: &Store) -> Result<BTreeMap<String, (u32, Arc<Dataset>)>, c
         Ok((id, (doc.number, Arc::new(doc.dataset))))
     };
     store.documents(kinds::DATASET).into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_sign_in_ends_for_the_newest() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = store::Files::new(&directory.path().join("data"), None);
+        files.create().unwrap();
+        let store = Store::open(files, store::Options { min_free_bytes: 0 }).unwrap();
+        let state = State::load(&store, 10).unwrap();
+        let sign_in = |principal: u64| CredentialDoc {
+            number: principal,
+            principal,
+            assurance: 2,
+            expires: Time::MAX,
+            purpose: None,
+            one_time: false,
+        };
+        state.add_sign_in("other".into(), sign_in(3));
+        for n in 0..=MAX_SIGN_INS {
+            state.add_sign_in(n.to_string(), sign_in(2));
+        }
+        assert!(state.credential("0").is_none());
+        assert_eq!(state.credentials_of(2).len(), MAX_SIGN_INS);
+        state.drop_sign_in("1");
+        assert!(state.credential("1").is_none());
+        assert_eq!(state.credentials_of(2).len(), MAX_SIGN_INS - 1);
+        state.drop_sign_ins_of(2);
+        assert!(state.credential("2").is_none());
+        assert!(state.credential("other").is_some());
+    }
 }

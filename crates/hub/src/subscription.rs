@@ -232,6 +232,11 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// Nobody else makes, changes or ends one meanwhile.
+    pub async fn alone(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     /// Another number once there is another subscription.
     pub fn version(&self) -> u64 {
         self.all.read().version

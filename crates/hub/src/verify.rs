@@ -390,7 +390,7 @@ fn verify_entities(
         .filter(|shred| !shred.keys.is_empty())
         .map(|shred| shred.under)
         .collect();
-    let closed = store.disk_states(&mut findings, &mut |state| {
+    let closed = store.disk_states(&mut findings, &leaving, &mut |state| {
         entities += 1;
         let goes = [Under::Dataset(state.dataset), Under::Subject(state.dataset, state.number)];
         if !goes.iter().any(|under| leaving.contains(under)) {

@@ -4,10 +4,10 @@ use crate::{Hub, HubError, Seen};
 use guard::Verdict;
 use model::{Action, Entity, Name, Sensitivity, Session};
 use ngsild::Filter;
-use std::collections::BTreeMap;
+use parking_lot::Mutex;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -25,13 +25,16 @@ pub struct ChangeEvent {
 
 pub struct Watches {
     sender: broadcast::Sender<Arc<Vec<ChangeEvent>>>,
-    count: Arc<AtomicUsize>,
+    /// How many each principal has open.
+    open: Open,
 }
+
+type Open = Arc<Mutex<HashMap<u64, usize>>>;
 
 impl Watches {
     /// None yet; each may be so many groups of changes behind before it misses some.
     pub fn new(behind: usize) -> Watches {
-        Watches { sender: broadcast::channel(behind.max(1)).0, count: Arc::default() }
+        Watches { sender: broadcast::channel(behind.max(1)).0, open: Arc::default() }
     }
 
     pub fn tell(&self, events: Vec<ChangeEvent>) {
@@ -43,7 +46,7 @@ impl Watches {
 
     /// How many watch.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.open.lock().values().sum()
     }
 
     /// Whether anybody watches.
@@ -64,7 +67,7 @@ pub struct Watch {
     session: Session,
     filter: Filter,
     receiver: broadcast::Receiver<Arc<Vec<ChangeEvent>>>,
-    count: Arc<AtomicUsize>,
+    open: Open,
     /// Nothing is told before.
     next_at: Instant,
     /// What moved since the last delivery, and whether something was left out.
@@ -95,7 +98,13 @@ struct Moved {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let mut open = self.open.lock();
+        if let Some(own) = open.get_mut(&self.session.principal.number) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.session.principal.number);
+            }
+        }
     }
 }
 
@@ -131,23 +140,39 @@ impl Hub {
             let what = "a stream is held open for somebody known; send a token";
             return Err(HubError::Unauthenticated(what.into()));
         }
-        let count = self.watches.count.clone();
-        if count.fetch_add(1, Ordering::Relaxed) >= self.options.limits.watches {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return Err(HubError::Limit {
-                name: "watches",
-                limit: self.options.limits.watches as u64,
-                remedy: "close a console that is not needed".into(),
-            });
+        if session.principal.kind == model::Kind::Device {
+            return Err(HubError::NotOffered("watching as a device".into()));
+        }
+        let limits = &self.options.limits;
+        let full = |name: &'static str, limit: usize| {
+            let remedy = "close a console that is not needed".into();
+            Err(HubError::Limit { name, limit: limit as u64, remedy })
+        };
+        let open = self.watches.open.clone();
+        {
+            let mut open = open.lock();
+            if open.values().sum::<usize>() >= limits.watches {
+                return full("watches", limits.watches);
+            }
+            let own = open.entry(session.principal.number).or_default();
+            if *own >= limits.watches_each {
+                return full("watches_each", limits.watches_each);
+            }
+            *own += 1;
         }
         let receiver = self.watches.subscribe();
         let (hub, session, next_at) = (self.clone(), session.clone(), Instant::now());
         let moved = BTreeMap::new();
-        Ok(Watch { hub, session, filter, receiver, count, next_at, moved, missed: false })
+        Ok(Watch { hub, session, filter, receiver, open, next_at, moved, missed: false })
     }
 }
 
 impl Watch {
+    /// Whose it is.
+    pub fn principal(&self) -> u64 {
+        self.session.principal.number
+    }
+
     /// Tells whether the stream's session still stands, also while nothing changes.
     pub fn liveness(&self) -> impl Fn() -> bool + Send + 'static + use<> {
         let (hub, session) = (self.hub.clone(), self.session.clone());

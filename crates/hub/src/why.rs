@@ -143,11 +143,17 @@ impl Hub {
     ///
     /// # Errors
     /// When there is no such dataset.
-    pub fn who_can_see(&self, dataset: &str) -> Result<Vec<Possible>, HubError> {
+    pub async fn who_can_see(self: Arc<Hub>, dataset: String) -> Result<Vec<Possible>, HubError> {
         let snapshot = self.state.snapshot();
-        let (_, dataset) = self.dataset_of(&snapshot, dataset)?;
-        let all = self.who_can_see_of(&snapshot, &dataset);
-        Ok(all.into_iter().map(|(possible, _)| possible).collect())
+        let (_, dataset) = self.dataset_of(&snapshot, &dataset)?;
+        // Everybody is asked about: one such question at a time, and in nobody's way.
+        let place = self.asking.clone().acquire_owned().await.map_err(|_| HubError::Stopping)?;
+        let asked = tokio::task::spawn_blocking(move || {
+            let all = self.who_can_see_of(&snapshot, &dataset);
+            drop(place);
+            all.into_iter().map(|(possible, _)| possible).collect()
+        });
+        asked.await.map_err(|_| HubError::Stopping)
     }
 
     pub(crate) fn who_can_see_of(

@@ -50,6 +50,8 @@ pub(crate) struct Deciding<'a> {
     session: &'a Session,
     pub snapshot: Arc<guard::Snapshot>,
     decided: Vec<(Action, u32, Arc<guard::Verdict>)>,
+    /// Why not, of those that are not allowed.
+    whys: Vec<(Action, u32, Why)>,
     /// Readings in quarantine by dataset and their bytes, with those this write adds.
     apart: HashMap<u32, Kept>,
     /// Changes this write adds to those that wait for the sensitive root.
@@ -63,9 +65,21 @@ impl<'a> Deciding<'a> {
             session,
             snapshot: hub.state.snapshot(),
             decided: Vec::new(),
+            whys: Vec::new(),
             apart: HashMap::new(),
             waiting: 0,
         }
+    }
+
+    /// Why something may not be done, worked out once.
+    fn why(&mut self, action: Action, number: u32, dataset: &Arc<Dataset>) -> Why {
+        let same = |(a, n, _): &&(Action, u32, _)| *a == action && *n == number;
+        if let Some((.., why)) = self.whys.iter().find(same) {
+            return why.clone();
+        }
+        let why = self.hub.why_not(self.session, action, dataset);
+        self.whys.push((action, number, why.clone()));
+        why
     }
 
     pub fn on(
@@ -229,14 +243,15 @@ impl Hub {
             if owner.is_some() && dataset.about_people && blind {
                 return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
             }
-            return Plan::Refuse(self.forbidden(session, action, &dataset));
+            let why = deciding.why(action, number, &dataset);
+            return Plan::Refuse(HubError::Forbidden(Box::new(why)));
         }
         let device = session.principal.kind == Kind::Device;
         if device && !session.principal.may_stream(change.id()) {
             self.alarm(session, &dataset, "posts as another").await;
             let streams = session.principal.streams.join(", ");
             let title = format!("a device writes its own streams only, which are: {streams}");
-            let mut why = self.why_not(session, action, &dataset);
+            let mut why = deciding.why(action, number, &dataset);
             why.purposes.clear();
             why.reasons = vec![guard::Reason { policy: "device-streams".into(), title }];
             return Plan::Refuse(HubError::Forbidden(Box::new(why)));

@@ -161,7 +161,11 @@ pub async fn act(call: Call) -> Handled {
 pub async fn pending(call: Call) -> Handled {
     // Whoever governs anything may see what waits.
     call.app.hub.principals(&call.session).await?;
-    Ok(Json(call.app.hub.pending()).into_response())
+    Ok(Json(call.app.hub.pending(&call.session)).into_response())
+}
+
+pub async fn withdraw(call: Call) -> Handled {
+    Ok(report(&call.app.hub.withdraw(&call.session, &call.path("id")).await?))
 }
 
 pub async fn approve(call: Call) -> Handled {
@@ -208,7 +212,8 @@ pub async fn who(call: Call) -> Handled {
         )
         .into());
     }
-    let all: Vec<_> = call.app.hub.who_can_see(&call.path("id"))?.iter().map(possible).collect();
+    let all = call.app.hub.clone().who_can_see(call.path("id").to_owned()).await?;
+    let all: Vec<_> = all.iter().map(possible).collect();
     Ok(Json(all).into_response())
 }
 
@@ -418,6 +423,7 @@ fn events_of(
 }
 
 async fn tell(mut watch: hub::Watch, sender: &mpsc::Sender<Bytes>, place: Option<Arc<Place>>) {
+    let principal = watch.principal();
     let lives = watch.liveness();
     let mut text = Bytes::from_static(b"event: open\ndata: []\n\n");
     loop {
@@ -428,7 +434,7 @@ async fn tell(mut watch: hub::Watch, sender: &mpsc::Sender<Bytes>, place: Option
         let Ok(Ok(room)) = room else { return };
         room.send(text);
         // Its session was asked for just now.
-        place.iter().for_each(|place| place.make_known());
+        place.iter().for_each(|place| place.make_known(principal));
         let next = {
             let mut next = std::pin::pin!(watch.next());
             loop {
@@ -436,7 +442,7 @@ async fn tell(mut watch: hub::Watch, sender: &mpsc::Sender<Bytes>, place: Option
                     Ok(next) => break next,
                     // When there is no room for it, it has something to read.
                     Err(_) if lives() => {
-                        place.iter().for_each(|place| place.make_known());
+                        place.iter().for_each(|place| place.make_known(principal));
                         drop(sender.try_send(Bytes::from_static(b": alive\n\n")));
                     }
                     Err(_) => break Ok(None),

@@ -39,7 +39,8 @@ impl App {
         limits: crate::Limits,
         base_url: String,
     ) -> App {
-        let doors = [limits.http_connections, limits.mqtt_connections].map(Places::new);
+        let doors = [limits.http_connections, limits.mqtt_connections]
+            .map(|most| Places::new(most, limits.connections_each));
         let unread = Unread::new(limits.unread);
         App {
             hub,

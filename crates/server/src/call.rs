@@ -75,7 +75,7 @@ impl FromRequest<Arc<App>> for Call {
             && matches!(parts.uri.path(), "/api/v1/session" | "/api/v1/redeem");
         let session = session_of(&app.hub, &headers, &source, !signing)?;
         if session.principal.kind != model::Kind::Public {
-            place.iter().for_each(|place| place.make_known());
+            place.iter().for_each(|place| place.make_known(session.principal.number));
         }
         let writes = !matches!(parts.method, http::Method::GET | http::Method::HEAD)
             && parts.uri.path().starts_with("/ngsi-ld/")

@@ -223,6 +223,7 @@ async fn serve_http(
         let (service, app, shelf) = (service.clone(), app.clone(), shelf.clone());
         let language = Language::of(request.headers());
         let begun = std::time::Instant::now();
+        let many = request.version() == hyper::Version::HTTP_2;
         async move {
             let mut response = if head_bytes(&request) > most {
                 let what = format!("the head of a request has at most {most} bytes");
@@ -243,7 +244,7 @@ async fn serve_http(
             let class = usize::from(response.status().as_u16() / 100).min(app.statuses.len() - 1);
             app.statuses[class].fetch_add(1, Ordering::Relaxed);
             harden(response.headers_mut());
-            Ok::<_, std::convert::Infallible>(shelf.put(response))
+            Ok::<_, std::convert::Infallible>(shelf.put(response, many))
         }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

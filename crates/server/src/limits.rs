@@ -25,6 +25,8 @@ hub::limits! {
         http_connections = 10_000, "connections", "the longest stranger is closed, or waits";
         /// MQTT connections at once.
         mqtt_connections = 20_000, "connections", "the longest stranger is closed, or waits";
+        /// Connections of one principal at each door that keep their place.
+        connections_each = 500, "connections a principal", "the rest are held as strangers hold theirs";
         /// Largest MQTT packet.
         mqtt_packet = 1 << 20, "bytes", "0x95, closed";
         /// Messages of one MQTT connection that are written together.

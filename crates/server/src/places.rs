@@ -2,7 +2,7 @@
 //! longest without showing who it is. Whoever holds connections open keeps no known client out.
 
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 /// All places of a door.
 pub struct Places {
     most: usize,
+    /// Of one principal: whoever has more holds them as a stranger does.
+    each: usize,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -20,6 +22,8 @@ struct Taken {
     count: usize,
     /// Those who have not shown a credential, in the order they came, with how to send them away.
     strangers: BTreeMap<u64, Arc<Notify>>,
+    /// How many each principal holds as one who is known.
+    known: HashMap<u64, usize>,
 }
 
 /// Ends when a stranger has to leave; never for a known client.
@@ -36,14 +40,15 @@ pub struct Place {
     all: Arc<Places>,
     number: u64,
     leave: Arc<Notify>,
-    known: AtomicBool,
+    /// Whose it is, once that is known.
+    known: Mutex<Option<u64>>,
     /// A credential was shown since the last look.
     shown: AtomicBool,
 }
 
 impl Places {
-    pub fn new(most: usize) -> Arc<Places> {
-        Arc::new(Places { most, taken: Mutex::default(), freed: Notify::new() })
+    pub fn new(most: usize, each: usize) -> Arc<Places> {
+        Arc::new(Places { most, each, taken: Mutex::default(), freed: Notify::new() })
     }
 
     /// How many are taken, and how many there are.
@@ -81,7 +86,7 @@ impl Places {
             all: self.clone(),
             number,
             leave: leave.clone(),
-            known: AtomicBool::new(false),
+            known: Mutex::new(None),
             shown: AtomicBool::new(false),
         };
         Some((Arc::new(place), Leave(leave)))
@@ -89,29 +94,57 @@ impl Places {
 }
 
 impl Place {
-    /// Its holder has shown a credential that holds.
-    pub fn make_known(&self) {
+    /// Its holder has shown a credential of a principal that holds.
+    pub fn make_known(&self, principal: u64) {
         self.shown.store(true, Ordering::Relaxed);
-        if !self.known.swap(true, Ordering::Relaxed) {
-            self.all.taken.lock().strangers.remove(&self.number);
+        let mut known = self.known.lock();
+        if known.is_some() {
+            return;
+        }
+        let mut taken = self.all.taken.lock();
+        let held = taken.known.entry(principal).or_default();
+        if *held < self.all.each {
+            *held += 1;
+            *known = Some(principal);
+            taken.strangers.remove(&self.number);
         }
     }
 
     /// Looked at now and then: who has shown no credential since the last look is a stranger again. One
     /// that was revoked would otherwise hold its place for as long as it likes.
     pub fn look(&self) {
-        let silent = !self.shown.swap(false, Ordering::Relaxed);
-        if silent && self.known.swap(false, Ordering::Relaxed) {
-            self.all.taken.lock().strangers.insert(self.number, self.leave.clone());
+        if self.shown.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut known = self.known.lock();
+        if let Some(principal) = known.take() {
+            let mut taken = self.all.taken.lock();
+            taken.let_go(principal);
+            taken.strangers.insert(self.number, self.leave.clone());
+        }
+    }
+}
+
+impl Taken {
+    fn let_go(&mut self, principal: u64) {
+        if let Some(held) = self.known.get_mut(&principal) {
+            *held -= 1;
+            if *held == 0 {
+                self.known.remove(&principal);
+            }
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let known = self.known.lock().take();
         let mut taken = self.all.taken.lock();
         taken.count -= 1;
         taken.strangers.remove(&self.number);
+        if let Some(principal) = known {
+            taken.let_go(principal);
+        }
         drop(taken);
         self.all.freed.notify_one();
     }
@@ -124,9 +157,9 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_make_room_and_known_clients_stay() {
-        let places = Places::new(3);
+        let places = Places::new(3, 3);
         let (known, silent) = places.take().await;
-        known.make_known();
+        known.make_known(1);
         let mut strangers = Vec::new();
         for _ in 0..2 {
             strangers.push(places.take().await);
@@ -140,15 +173,15 @@ mod tests {
         asked.asked().await;
         drop(place);
         let (newcomer, _) = newcomer.await.unwrap();
-        newcomer.make_known();
+        newcomer.make_known(2);
         let (other, _) = strangers.remove(0);
-        other.make_known();
+        other.make_known(3);
         let wait = Duration::from_millis(20);
         assert!(tokio::time::timeout(wait, places.take()).await.is_err(), "all are known");
         assert!(tokio::time::timeout(wait, silent.asked()).await.is_err(), "nobody asked it");
         drop(other);
         let last = tokio::time::timeout(wait, places.take()).await.unwrap();
-        last.0.make_known();
+        last.0.make_known(4);
         // Whoever was known and shows nothing for two looks makes room like any stranger.
         known.look();
         assert!(tokio::time::timeout(wait, places.take()).await.is_err(), "it was just seen");
@@ -158,5 +191,31 @@ mod tests {
             "its place is still held"
         );
         tokio::time::timeout(wait, silent.asked()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_all_places_with_one_token() {
+        let places = Places::new(4, 2);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let (place, leave) = places.take().await;
+            place.make_known(7);
+            held.push((place, leave));
+        }
+        let newcomer = tokio::spawn({
+            let places = places.clone();
+            async move { places.take().await.0.make_known(8) }
+        });
+        // The third of them is asked, as a stranger would be.
+        held[2].1.asked().await;
+        held.remove(2);
+        newcomer.await.unwrap();
+        held.pop();
+        held.pop();
+        let (place, _) = places.take().await;
+        place.make_known(7);
+        assert_eq!(places.taken.lock().known[&7], 2);
+        drop((held, place));
+        assert!(places.taken.lock().known.is_empty());
     }
 }

@@ -217,6 +217,7 @@ impl From<HubError> for Problem {
                 let status = match name {
                     "answer" | "batch" | "periods" => StatusCode::PAYLOAD_TOO_LARGE,
                     "contexts"
+                    | "contexts_each"
                     | "inbox"
                     | "quarantine"
                     | "quarantine_bytes"

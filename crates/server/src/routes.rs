@@ -213,6 +213,11 @@ pub const ROUTES: &[Route] = &[
         [("POST", false, "Do an act"), ("GET", false, "Acts that wait for a second person")],
         post(api::act).get(api::pending)
     ),
+    route!(
+        "/api/v1/acts/{id}",
+        [("DELETE", false, "Take an act back that waits")],
+        delete(api::withdraw)
+    ),
     route!("/api/v1/acts/{id}/approve", [("POST", false, "Agree to an act")], post(api::approve)),
     route!("/api/v1/datasets", [("GET", true, "Datasets")], get(api::datasets)),
     route!("/api/v1/datasets/{id}", [("GET", true, "A dataset")], get(api::dataset)),

@@ -79,9 +79,10 @@ impl Shelf {
     }
 
     /// The answer, counted until it is read or thrown away.
-    pub fn put(self: Arc<Self>, response: Response) -> Response {
+    /// Small ones only where many may lie beside each other.
+    pub fn put(self: Arc<Self>, response: Response, many: bool) -> Response {
         let hint = response.body().size_hint();
-        if hint.upper().is_some_and(|upper| upper < SMALL) {
+        if !many && hint.upper().is_some_and(|upper| upper < SMALL) {
             return response;
         }
         self.unread.shelves.lock().entry(self.number).or_insert_with(|| self.of.clone());

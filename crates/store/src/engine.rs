@@ -129,6 +129,7 @@ impl Engine {
         // The engine asserts what it reads. On a damaged file that must not end the process: what it
         // asserts under its locks is checked before, for there it panics again while it unwinds.
         check_manifests(directory)?;
+        crate::torn::check(directory)?;
         let open = || {
             std::panic::catch_unwind(open).map_err(|_| {
                 StoreError::Damaged(format!("the engine's files in `{}`", directory.display()))

@@ -226,7 +226,7 @@ impl Store {
         [b"id/".as_slice(), &self.id_digest(id)].concat()
     }
 
-    fn id_digest(&self, id: &str) -> [u8; 16] {
+    pub(crate) fn id_digest(&self, id: &str) -> [u8; 16] {
         number_at(&vault::keyed_digest(&self.derived_key("ids"), &[id.as_bytes()]), 0)
     }
 

@@ -5,7 +5,7 @@
 
 use crate::StoreError;
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -59,20 +59,86 @@ fn torn_at(bytes: &[u8]) -> Option<usize> {
     (at < bytes.len() && !sound_after).then_some(at)
 }
 
+fn wrong(path: &Path, error: std::io::Error) -> StoreError {
+    StoreError::File(path.display().to_string(), error)
+}
+
+/// The engine's journals in a directory, oldest first.
+fn journals(directory: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+    let number = |path: &Path| {
+        let journal = path.extension().is_some_and(|extension| extension == "jnl");
+        path.file_stem()?.to_str()?.parse::<u64>().ok().filter(|_| journal)
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| wrong(directory, error))?,
+    };
+    let mut all: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((number(&entry.path())?, entry.path())))
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+/// What was ever written of a file: the engine makes room for its journals, which is long and empty.
+fn written(path: &Path) -> std::io::Result<Vec<u8>> {
+    use rustix::fs::SeekFrom;
+    let file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut end = 0;
+    loop {
+        let data = match rustix::fs::seek(&file, SeekFrom::Data(end)) {
+            Ok(data) => data,
+            // No more.
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that knows of no holes.
+            Err(_) => {
+                end = length;
+                break;
+            }
+        };
+        end = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap_or(length);
+    }
+    let mut bytes = vec![0; usize::try_from(end.min(length)).unwrap_or(0)];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Looks through the journals before the engine does: it takes whatever is damaged for the end of its file,
+/// cuts that off, and goes on with the next one.
+///
+/// # Errors
+/// When something sound comes after something that is not, or a file cannot be read.
+pub fn check(directory: &Path) -> Result<(), StoreError> {
+    let all = journals(directory)?;
+    for (at, (_, path)) in all.iter().enumerate() {
+        let bytes = written(path).map_err(|error| wrong(path, error))?;
+        let mut end = 0;
+        while let Some(length) = batch(&bytes[end..]) {
+            end += length;
+        }
+        let rest = &bytes[end..];
+        if rest.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        // Only the last batch of all may be torn; the rest was safe before it was begun.
+        let newest = at + 1 == all.len();
+        let torn = newest && (1..rest.len()).all(|later| batch(&rest[later..]).is_none());
+        if !torn {
+            let what = format!("the engine's journal `{}`, at byte {end}", path.display());
+            return Err(StoreError::Damaged(what));
+        }
+    }
+    Ok(())
+}
+
 /// Cuts an unsound last batch off the newest journal in a directory; false when there is none.
 ///
 /// # Errors
 /// When a file cannot be read or written.
 pub fn cut(directory: &Path) -> Result<bool, StoreError> {
-    let wrong = |path: &Path, error| StoreError::File(path.display().to_string(), error);
-    let entries = std::fs::read_dir(directory).map_err(|error| wrong(directory, error))?;
-    let number = |path: &Path| {
-        let journal = path.extension().is_some_and(|extension| extension == "jnl");
-        path.file_stem()?.to_str()?.parse::<u64>().ok().filter(|_| journal)
-    };
-    let newest =
-        entries.flatten().filter_map(|entry| Some((number(&entry.path())?, entry.path()))).max();
-    let Some((_, path)) = newest else { return Ok(false) };
+    let Some((_, path)) = journals(directory)?.pop() else { return Ok(false) };
     let bytes = std::fs::read(&path).map_err(|error| wrong(&path, error))?;
     let Some(at) = torn_at(&bytes) else { return Ok(false) };
     let cut = || {
@@ -123,5 +189,35 @@ mod tests {
         assert_eq!(engine.get(Table::Meta, &[1]).unwrap(), Some(vec![2; 3_000]));
         assert_eq!(engine.get(Table::Meta, &[2]).unwrap(), None);
         assert_eq!(engine.get(Table::Record, &[2]).unwrap(), None, "all of a batch or nothing");
+    }
+
+    /// The engine would cut an older journal off where it is damaged, and go on with the next.
+    #[test]
+    fn damage_before_the_last_batch_is_never_opened_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let engine = Engine::open(&root).unwrap();
+        for n in 0..2 {
+            let mut writes = engine.writes();
+            engine.put(&mut writes, Table::Meta, &[n], vec![1; 3_000]);
+            engine.commit(writes).unwrap();
+        }
+        drop(engine);
+        let whole = std::fs::read(root.join("0.jnl")).unwrap();
+        let put = |name: &str, at: Option<usize>| {
+            let mut bytes = whole.clone();
+            at.iter().for_each(|at| bytes[*at] ^= 1);
+            std::fs::write(root.join(name), bytes).unwrap();
+        };
+        let last = whole.len() - 100;
+        put("0.jnl", Some(last));
+        assert!(check(&root).is_ok(), "a last batch that is torn");
+        put("1.jnl", None);
+        assert!(matches!(check(&root), Err(StoreError::Damaged(_))), "it is not the last");
+        put("0.jnl", None);
+        put("1.jnl", Some(last));
+        assert!(check(&root).is_ok());
+        put("1.jnl", Some(whole.len() / 3));
+        assert!(matches!(check(&root), Err(StoreError::Damaged(_))));
     }
 }

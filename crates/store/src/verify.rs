@@ -7,7 +7,7 @@ use crate::segment::Place;
 use crate::store::{MANIFEST, SEGMENTS, chunk_key};
 use crate::{Packed, Store, StoreError};
 use journal::Hash;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Something on disk that does not fit, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,17 +63,19 @@ impl Store {
         Ok(found.into_iter().collect())
     }
 
-    /// Every entity document on disk; what does not open becomes a finding. Gives the datasets with
-    /// documents whose key is closed now.
+    /// Every entity document on disk; what does not open becomes a finding. `leaving`: whose keys are to be
+    /// deleted still. Gives the datasets with documents whose key is closed now.
     ///
     /// # Errors
     /// When the engine cannot read.
     pub fn disk_states(
         &self,
         findings: &mut Vec<Finding>,
+        leaving: &HashSet<Under>,
         each: &mut dyn FnMut(DiskState),
     ) -> Result<HashSet<u32>, StoreError> {
         let mut closed = HashSet::new();
+        let mut taken = self.taken_ids(findings)?;
         self.engine().scan(Table::Entity, b"", |key, sealed| {
             let entity = u64::from_be_bytes(number(key, 4));
             let what = format!("entity number {entity}");
@@ -85,14 +87,53 @@ impl Store {
                     }
                 }
                 Ok(Some(plain)) => match EntityDoc::decode(&plain) {
-                    Ok((doc, packed)) => each(self.disk_state(&doc, &packed)),
+                    Ok((doc, packed)) => {
+                        let id = u32::from_be_bytes(number(sealed, 0));
+                        let noted = taken.remove(&self.id_digest(&doc.entity.id));
+                        let wanted = self.keys().read().is_sensitive(id).then_some(doc.dataset);
+                        // Of one that was sensitive once the note may be left, and of one whose keys are
+                        // being deleted it is gone.
+                        let goes = leaving.contains(&Under::Dataset(doc.dataset))
+                            || leaving.contains(&Under::Subject(doc.dataset, doc.number));
+                        let left = wanted.is_none() && noted == Some(doc.dataset);
+                        if noted != wanted && !left && !goes {
+                            let why = "that its id is taken is not noted as it should be".into();
+                            findings.push(Finding { what, why });
+                        }
+                        each(self.disk_state(&doc, &packed));
+                    }
                     Err(error) => findings.push(Finding { what, why: error.to_string() }),
                 },
                 Err(error) => findings.push(Finding { what, why: error.to_string() }),
             }
             Ok(())
         })?;
+        if !self.is_sealed() && !taken.is_empty() {
+            let what = format!("{} ids", taken.len());
+            findings.push(Finding {
+                what,
+                why: "they are noted as taken, and nothing has them".into(),
+            });
+        }
         Ok(closed)
+    }
+
+    /// Ids that are noted as taken by what may be closed, by their digest: the dataset.
+    fn taken_ids(&self, findings: &mut Vec<Finding>) -> Result<HashMap<[u8; 16], u32>, StoreError> {
+        let mut taken = HashMap::new();
+        self.engine().scan(Table::Meta, b"id/", |key, dataset| {
+            match (key.get(3..).map(<[u8; 16]>::try_from), <[u8; 4]>::try_from(dataset)) {
+                (Some(Ok(digest)), Ok(dataset)) => {
+                    taken.insert(digest, u32::from_be_bytes(dataset));
+                }
+                _ => findings.push(Finding {
+                    what: "a note that an id is taken".into(),
+                    why: "it has another form".into(),
+                }),
+            }
+            Ok(())
+        })?;
+        Ok(taken)
     }
 
     fn disk_state(&self, doc: &EntityDoc, packed: &Packed) -> DiskState {

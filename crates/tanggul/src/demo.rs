@@ -41,7 +41,8 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     };
     config.listen.https = options.listen.unwrap_or(config.listen.https);
     config.listen.mqtt = options.mqtt.unwrap_or(config.listen.mqtt);
-    let (data, temporary) = match options.data.clone().or_else(|| config.data.clone()) {
+    // Never where a configuration says that a real hub lies: the demo's people have tokens.
+    let (data, temporary) = match options.data.clone() {
         Some(data) => (data, false),
         None => (std::env::temp_dir().join(format!("tanggul-demo-{}", std::process::id())), true),
     };

@@ -53,8 +53,8 @@ pub async fn run(options: &ImportOptions, output: Output) -> anyhow::Result<Ende
     }
     bar.finish_and_clear();
     print(&report, options.dry_run, output);
-    let failed = report.sent == 0 && !report.refused.is_empty();
-    Ok(if failed { Ended::Refused } else { Ended::Done })
+    // Whoever asks by script hears that something is not there.
+    Ok(if report.refused.is_empty() { Ended::Done } else { Ended::Refused })
 }
 
 struct Sender {
@@ -81,7 +81,11 @@ impl Sender {
         }
         let response = request.send().await.context("the hub cannot be reached")?;
         let status = response.status();
-        let body: Value = response.json().await.unwrap_or_default();
+        let text = response.bytes().await.context("the hub's answer broke off")?;
+        let body: Value = match text.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&text).context("the hub's answer cannot be read")?,
+        };
         if status == reqwest::StatusCode::MULTI_STATUS {
             let errors = body["errors"].as_array().map_or(0, Vec::len) as u64;
             report.sent += batch.len() as u64 - errors;

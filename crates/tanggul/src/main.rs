@@ -93,6 +93,12 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Print a new one-time code for somebody, while the hub is stopped: for whoever has no way in any more.
+    Code {
+        login: String,
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Make an empty data directory and its keys.
     Init { data: PathBuf },
     /// Derive everything again, and name what does not fit (exit code 3).
@@ -224,6 +230,10 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
             runtime()?.block_on(serve(&config))?;
             Ok(Ended::Done)
         }
+        Command::Code { login, config } => {
+            runtime()?.block_on(code(&login, &config))?;
+            Ok(Ended::Done)
+        }
         Command::Init { data } => {
             store::Files::new(&data, None).create()?;
             println!("made {} and its keys; keep the keys apart from the backups", data.display());
@@ -273,6 +283,22 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// A new one-time code, recorded; whoever may read the key directory may make one.
+async fn code(login: &str, path: &std::path::Path) -> anyhow::Result<()> {
+    let config = config::Config::read(path)?;
+    let data = config.data.clone();
+    let data = data.ok_or_else(|| anyhow::anyhow!("`data` is missing from {}", path.display()))?;
+    let files = store::Files::new(&data, config.keys.as_deref());
+    anyhow::ensure!(files.exist(), "there is no hub in {} yet; start it", data.display());
+    let options = running::hub_options(&config, None)?;
+    let started = tokio::task::spawn_blocking(move || hub::Hub::start(files, options)).await?;
+    let hub = started.map_err(|error| anyhow::anyhow!("{error}; stop the hub before"))?;
+    let made = hub.sign_in_code(login).await;
+    hub.stop().await;
+    println!("the one-time code of {login}, good for a day:\n  {}", made?);
+    Ok(())
 }
 
 async fn serve(path: &std::path::Path) -> anyhow::Result<()> {

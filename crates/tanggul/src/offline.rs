@@ -114,6 +114,8 @@ fn write_export(
 /// The HTTP client for a running hub.
 pub fn client(remote: &Remote) -> anyhow::Result<(reqwest::Client, String, Option<String>)> {
     let url = remote.hub.clone().context("give `--hub URL`")?.trim_end_matches('/').to_owned();
+    // A token goes over nothing that others can read.
+    anyhow::ensure!(url.starts_with("https://"), "`--hub {url}` does not begin with `https://`");
     let mut builder = reqwest::Client::builder().no_proxy();
     if let Some(ca) = &remote.ca {
         let pem =

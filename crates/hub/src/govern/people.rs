@@ -80,6 +80,20 @@ pub fn enrol_device(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, Hub
     with_code(hub, principal)
 }
 
+/// A new one-time code for somebody who is known: the old ones end.
+pub fn new_code_for(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    let principal = find(hub, body)?;
+    if principal.status == Status::Revoked {
+        return Err(HubError::Conflict("whoever is revoked gets no code; enrol anew".into()));
+    }
+    let mut effects = with_code(hub, principal.as_ref().clone())?;
+    effects.documents.retain(|one| one.kind == kinds::CREDENTIAL);
+    let old = hub.state.credentials_of(principal.number);
+    let old = old.into_iter().filter(|(_, credential)| credential.one_time);
+    effects.documents.extend(old.map(|(digest, _)| document(kinds::CREDENTIAL, &digest, None)));
+    Ok(effects)
+}
+
 /// Most that are enrolled at once.
 const MAX_ENROLLED: usize = 1_000;
 
@@ -293,19 +307,17 @@ impl Hub {
     ) -> Result<String, HubError> {
         let wrong = || HubError::Unauthenticated("the code is unknown, used or expired".into());
         let now = self.now();
-        let block = format!("code/{}", source.block);
-        self.state
-            .throttle
-            .lock()
-            .take(&block, source.browser, now)
-            .map_err(HubError::Throttled)?;
         let digest = hex_digest(&code.trim().to_uppercase());
         let owner = || {
             let found = self.state.credential(&digest).filter(|c| c.one_time && c.expires > now)?;
             self.state.principal(found.principal).filter(|p| p.status == Status::Active)
         };
         let Some(principal) = owner() else {
-            self.count_unknown("code", &source.block.to_string());
+            // Whoever has a code that is good waits for nobody who guesses.
+            let block = source.block.to_string();
+            let tries = self.state.codes.lock().take(&block, source.browser, now);
+            tries.map_err(HubError::Throttled)?;
+            self.count_unknown("code", &block);
             return Err(wrong());
         };
         // Hashed before anything waits for it: whoever governs is not kept waiting by a flood.
@@ -317,7 +329,9 @@ impl Hub {
                 guard::check_new_password(password, &principal.login)?;
                 let password = password.to_owned();
                 let hash = move || guard::hash_password(&password, &vault::random());
-                Some(self.hashes.turn(source)?.hash(hash).await??)
+                // Nor at hashing: he is known by his code.
+                let known = crate::Source { browser: Some(principal.number), ..source.clone() };
+                Some(self.hashes.turn(&known)?.hash(hash).await??)
             }
             _ => None,
         };
@@ -339,12 +353,15 @@ impl Hub {
             effects.documents.push(credential);
             Some(token)
         };
-        self.state.throttle.lock().give_back(&block, source.browser);
         let own = self.imagine(principal.clone(), None);
         self.commit_act(&own, "credential.redeem", effects, Vec::new()).await?;
         match token {
             Some(token) => Ok(token),
-            None => Ok(self.open_session(&principal, 2, source)?.0),
+            None => {
+                // Whoever was signed in with the old password is not any more.
+                self.state.drop_sign_ins_of(principal.number);
+                Ok(self.open_session(&principal, 2, source)?.0)
+            }
         }
     }
 

@@ -123,6 +123,85 @@ async fn one_subscriber_has_his_share() {
     hub.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_principal_has_his_share() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, token) = with_app(&directory).await;
+    let limits = crate::Limits { watches_each: 2, contexts_each: 1, ..crate::Limits::default() };
+    let hub = under(&directory, hub, limits).await;
+    let app = session(&hub, &token);
+    let watch = || hub.watch(&app, ngsild::Filter::default());
+    let (one, _two) = (watch().unwrap(), watch().unwrap());
+    assert!(matches!(watch().err(), Some(HubError::Limit { name: "watches_each", .. })));
+    drop(one);
+    assert!(watch().is_ok());
+    let body = parse_json(br#"{"@context":{"a":"urn:a"}}"#).unwrap();
+    let id = hub.host_context(&app, body.clone()).await.unwrap();
+    let more = hub.host_context(&app, body.clone()).await;
+    assert!(matches!(more, Err(HubError::Limit { name: "contexts_each", .. })), "{more:?}");
+    let shown = String::from_utf8(hub.hosted_context(&id).unwrap()).unwrap();
+    assert_eq!(shown, r#"{"@context":{"a":"urn:a"}}"#);
+    // Nobody deletes what another hosts, but who governs.
+    let other = hub.host_context(&hub.own_session(), body).await.unwrap();
+    assert!(matches!(hub.drop_context(&app, &other).await, Err(HubError::Conflict(_))));
+    hub.drop_context(&hub.own_session(), &id).await.unwrap();
+    hub.stop().await;
+}
+
+/// What was asked for is what is agreed to; it ends, can be taken back, and fills nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_second_person() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    hub.bootstrap_datasets(vec![dataset("rivers", "River", true)]).await.unwrap();
+    let official = |login: &str| NewPrincipal {
+        principal: Principal {
+            kind: Kind::Official,
+            login: login.into(),
+            roles: vec![model::Role::Administrator],
+            ..Principal::public()
+        },
+        purpose: None,
+        expires: Time::MAX,
+    };
+    let all = ["one", "two"].map(official).into();
+    let tokens = hub.bootstrap_principals(all).await.unwrap();
+    let (one, two) = (session(&hub, &tokens[0]), session(&hub, &tokens[1]));
+    let put = |retention: u32| {
+        let mut rivers = dataset("rivers", "River", true);
+        rivers.retention_days = Some(retention);
+        act("dataset.put", &json!({"dataset": rivers}))
+    };
+    let ask = |act: Act| async { hub.act(&one, act).await.unwrap().pending.unwrap() };
+    let (first, second) = (ask(put(30)).await, ask(put(60)).await);
+    hub.approve(&two, &first).await.unwrap();
+    let stale = hub.approve(&two, &second).await;
+    assert!(matches!(stale, Err(HubError::Conflict(_))), "{stale:?}");
+    assert_eq!(hub.pending(&two).len(), 1);
+    hub.withdraw(&one, &second).await.unwrap();
+    assert!(hub.pending(&one).is_empty());
+    // Who governs nothing sees nothing of it, and a device for a dataset of another needs two.
+    ask(put(90)).await;
+    let gauge = json!({"login": "gauge", "dataset": "rivers", "streams": ["urn:x:*"]});
+    let report = hub.act(&one, act("device.enrol", &gauge)).await.unwrap();
+    assert_eq!(report.pending.is_some(), !governs(&hub, &one));
+    for n in 0..200 {
+        let body = json!({"id": format!("p{n}"), "title": "t", "kind": "service"});
+        match hub.act(&one, act("purpose.put", &body)).await {
+            Ok(_) => assert!(n < 100),
+            Err(HubError::Limit { name: "pending", .. }) => return hub.stop().await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("without end");
+}
+
+fn governs(hub: &Hub, session: &Session) -> bool {
+    let snapshot = hub.state.snapshot();
+    let (_, rivers) = snapshot.dataset("rivers").unwrap();
+    snapshot.decide(session, model::Action::Govern, rivers).allowed
+}
+
 /// What waits to be told is decided again when it is told, and an erased person is told of to nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_told_only_as_it_may_be_seen_now() {

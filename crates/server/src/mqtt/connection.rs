@@ -63,7 +63,9 @@ pub async fn serve(stream: Stream, peer: Peer, app: Arc<App>, mut stopped: watch
     let connect =
         tokio::time::timeout(Duration::from_secs(CONNECT_TIMEOUT_S), connection.connect());
     let Ok(Some((connect, token))) = connect.await else { return };
-    peer.place.make_known();
+    if let Some(session) = &connection.session {
+        peer.place.make_known(session.principal.number);
+    }
     let silence = Duration::from_secs(match connect.keep_alive_s {
         0 => LONGEST_SILENCE_S,
         // Clause 3.1.2.10: one and a half times the keep-alive.
