@@ -127,6 +127,8 @@ struct Group<'a> {
     /// Steps taken so far, and, once another change asks for them, where those of each entity are.
     steps: Vec<Step>,
     steps_of: Option<HashMap<u64, Vec<usize>>>,
+    /// By series: the last point of it in this group that brings no time of its own.
+    undated: HashMap<u32, Time>,
     /// By series: the latest of the steps, once somebody's come whose order matters.
     latest: Option<HashMap<u32, Time>>,
     /// Datasets touched whose subjects have keys of their own.
@@ -165,6 +167,7 @@ impl<'a> Group<'a> {
             steps: Vec::new(),
             steps_of: None,
             latest: None,
+            undated: HashMap::new(),
             about_people: HashSet::new(),
             forgotten: Vec::new(),
             jobs: Vec::new(),
@@ -431,7 +434,9 @@ impl<'a> Group<'a> {
             let row = Row {
                 entity: step.entity,
                 series: step.series,
-                at: step.at.unwrap_or(self.now),
+                at: step
+                    .at
+                    .unwrap_or_else(|| moment(self.hub, &mut self.undated, step.series, self.now)),
                 value: RowValue::Number(step.value),
             };
             self.rows.entry((job, entity.table().dataset)).or_default().push(row);
@@ -578,7 +583,11 @@ impl<'a> Group<'a> {
             if rich {
                 work.durable = true;
             }
-            let at = instance.observed_at.unwrap_or(as_of);
+            let undated = &mut self.undated;
+            let at = instance.observed_at.unwrap_or_else(|| match self.came {
+                Some(came) => came,
+                None => moment(self.hub, undated, series, as_of),
+            });
             let value = plain.unwrap_or_else(|| RowValue::Rich(Box::new(instance)));
             let row = Row { entity: number, series, at, value };
             self.rows.entry((job, work.dataset)).or_default().push(row);
@@ -605,6 +614,15 @@ impl<'a> Group<'a> {
         work.job = job;
         true
     }
+}
+
+/// When a point of a series was that brings no time of its own: now, but after the one before it, which it
+/// would replace otherwise.
+fn moment(hub: &Hub, undated: &mut HashMap<u32, Time>, series: u32, now: Time) -> Time {
+    let last = undated.get(&series).copied().or_else(|| hub.store.last_open(series));
+    let at = last.filter(|last| *last >= now).map_or(now, |last| Time(last.0 + 1));
+    undated.insert(series, at);
+    at
 }
 
 /// The number an instance is, if that and its unit and time are all there is to it.

@@ -10,7 +10,8 @@ use model::{
     Action, Content, Entity, Instance, Lens, Name, Sensitivity, Session, Sight, Time, Value, Verb,
 };
 use ngsild::{Aggregate, Aggregation, Filter, TemporalQuery};
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use store::{Held, Point, Series};
@@ -347,7 +348,7 @@ impl Hub {
         only_sums: bool,
         taken: &Taken,
     ) -> Result<SeriesAnswer, HubError> {
-        let mut periods: Vec<(Time, Time, Sums)> = Vec::new();
+        let mut periods: BTreeMap<Time, (Time, Sums)> = BTreeMap::new();
         let mut too_many = false;
         // Unless a beginning was given, periods are counted from the first number there is.
         let mut origin = time.origin;
@@ -358,19 +359,18 @@ impl Hub {
                     let origin = *origin.get_or_insert(first);
                     let (start, end) = period_of(aggregation, time, origin, first);
                     let inside = at.partition_point(|at| *at < end.0).max(1);
-                    let place = match periods.binary_search_by_key(&start, |(start, ..)| *start) {
-                        Ok(found) => found,
-                        Err(place) => {
+                    let sums = match periods.entry(start) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => {
                             let before = taken.periods.fetch_add(1, Ordering::Relaxed);
                             if before >= self.options.limits.periods {
                                 too_many = true;
                                 return;
                             }
-                            periods.insert(place, (start, end, Sums::new(aggregation)));
-                            place
+                            new.insert((end, Sums::new(aggregation)))
                         }
                     };
-                    periods[place].2.add(&at[..inside], &value[..inside]);
+                    sums.1.add(&at[..inside], &value[..inside]);
                     (at, value) = (&at[inside..], &value[inside..]);
                 }
             })?;
@@ -382,6 +382,8 @@ impl Hub {
                 remedy: "take longer periods or a shorter time".into(),
             });
         }
+        let mut periods: Vec<(Time, Time, Sums)> =
+            periods.into_iter().map(|(start, (end, sums))| (start, end, sums)).collect();
         if only_sums {
             periods.retain(|(_, _, sums)| sums.count >= limits::MIN_AGGREGATED);
         }

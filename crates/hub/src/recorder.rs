@@ -7,6 +7,9 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Reads by dataset, then by principal (0 for all) and purpose.
 type Counts = HashMap<String, HashMap<(u64, Option<Arc<str>>), u64>>;
@@ -30,7 +33,8 @@ pub struct Recorder {
     refusals: Mutex<HashMap<u64, u32>>,
     /// Refusals of unknown callers: by door and source block.
     unknown: Mutex<HashMap<(String, String), u64>>,
-    flushed: Mutex<(Time, Time)>,
+    /// When they last did: by time that passes, for a clock may be set.
+    flushed: Mutex<Option<(Instant, Instant)>>,
     /// Records nobody waited for whose commit failed: they are in the next one that does not.
     kept: Mutex<Vec<Record>>,
     /// There are such, or were at the last commit: who reads what is confidential waits for his record.
@@ -202,13 +206,15 @@ impl Hub {
         let now = self.now();
         let (minute, hour) = {
             let mut flushed = self.recorder.flushed.lock();
-            let minute = stopping || now.0 - flushed.0.0 >= 60_000_000;
-            let hour = stopping || now.0 - flushed.1.0 >= 3_600_000_000;
+            let passed = Instant::now();
+            let flushed = flushed.get_or_insert((passed, passed));
+            let minute = stopping || flushed.0.elapsed() >= MINUTE;
+            let hour = stopping || flushed.1.elapsed() >= 60 * MINUTE;
             if minute {
-                flushed.0 = now;
+                flushed.0 = passed;
             }
             if hour {
-                flushed.1 = now;
+                flushed.1 = passed;
             }
             (minute, hour)
         };

@@ -340,6 +340,12 @@ fn compile(
     let notification =
         body.get("notification").ok_or_else(|| missing("/notification", "is missing"))?;
     check_offered(body)?;
+    ngsild::check_texts(body, "", &["q", "expiresAt", "jsonldContext"])?;
+    if body.get("isActive").is_some_and(|value| !matches!(value, Value::Bool(_))) {
+        return Err(missing("/isActive", "is neither true nor false").into());
+    }
+    let watched = body.get("watchedAttributes").map(Value::items).unwrap_or_default();
+    ngsild::check_all_texts(watched, "/watchedAttributes")?;
     let endpoint = notification.get("endpoint");
     let endpoint = endpoint.ok_or_else(|| missing("/notification/endpoint", "is missing"))?;
     let uri = endpoint.get("uri").and_then(Value::as_text);
@@ -511,6 +517,7 @@ fn parse_geo(geo: &Value, context: &Context) -> Result<GeoQuery, Invalid> {
 }
 
 fn selector_filter(selector: &Value, base: &Filter, context: &Context) -> Result<Filter, HubError> {
+    ngsild::check_texts(selector, "/entities", &["id", "type", "idPattern"])?;
     let text = |key| selector.get(key).and_then(Value::as_text);
     let mut filter = base.clone();
     let types = text("type").ok_or_else(|| Invalid::data("/entities/type", "is missing"))?;

@@ -3,6 +3,7 @@
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fmt;
 
 /// A value as devices and departments send it. Maps keep the order of their keys.
@@ -223,9 +224,20 @@ impl<'de> Visitor<'de> for Plain {
         Ok(Value::List(list))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        // Few are compared with each other, many are looked up.
+        const FEW: usize = 32;
         let mut map: Vec<(String, Value)> = Vec::new();
+        let mut many: HashSet<String> = HashSet::new();
         while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-            if map.len() < 32 && map.iter().any(|(seen, _)| *seen == key) {
+            if map.len() == FEW {
+                many.extend(map.iter().map(|(key, _)| key.clone()));
+            }
+            let twice = if map.len() < FEW {
+                map.iter().any(|(seen, _)| *seen == key)
+            } else {
+                !many.insert(key.clone())
+            };
+            if twice {
                 return Err(de::Error::custom(format!("the key `{key}` occurs twice")));
             }
             map.push((key, value));

@@ -21,8 +21,9 @@ pub use geo::{GeoQuery, Georel, MAX_REFERENCE, place_of};
 pub use invalid::Invalid;
 pub use members::{MAX_JOIN_LEVELS, Members};
 pub use parse::{
-    Form, MAX_ATTRIBUTES, MAX_INSTANCES, MAX_JSON_VALUES, MAX_TYPES, attribute_name, check_uri,
-    parse_attribute, parse_entity, parse_fragment, parse_json,
+    Form, MAX_ATTRIBUTES, MAX_INSTANCES, MAX_JSON_VALUES, MAX_TYPES, attribute_name,
+    check_all_texts, check_texts, check_uri, parse_attribute, parse_entity, parse_fragment,
+    parse_json,
 };
 pub use q::{MAX_PATTERNS, Q, parse_q};
 pub use readings::{Measured, Reading, parse_reading_of, parse_readings};

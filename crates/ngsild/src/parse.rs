@@ -99,6 +99,30 @@ pub(crate) fn check_name(name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Whether these members are texts, where they are there: what has another kind is not left out, for then
+/// more would be asked for than was meant.
+///
+/// # Errors
+/// The first that is not, with its place.
+pub fn check_texts(value: &Value, place: &str, members: &[&str]) -> Result<(), Invalid> {
+    let wrong = |key: &&&str| value.get(key).is_some_and(|value| value.as_text().is_none());
+    match members.iter().find(wrong) {
+        Some(key) => Err(Invalid::data(format!("{place}/{key}"), "is no text")),
+        None => Ok(()),
+    }
+}
+
+/// The same of all items of a list.
+///
+/// # Errors
+/// When one is not.
+pub fn check_all_texts(items: &[Value], place: &str) -> Result<(), Invalid> {
+    if items.iter().all(|item| item.as_text().is_some()) {
+        return Ok(());
+    }
+    Err(Invalid::data(place, "is no text, or no list of texts"))
+}
+
 /// Reads a whole entity: id and type are needed.
 ///
 /// # Errors
@@ -388,6 +412,14 @@ fn parse_instance(
                 // Members of another kind of attribute, by their own names, mean nothing here.
                 if part_name.as_str() != name {
                     check_no_member(&part_name, &OF_INSTANCES).map_err(|e| e.inside(name))?;
+                }
+                if instance.parts.len() >= MAX_ATTRIBUTES {
+                    let what = format!("an attribute has at most {MAX_ATTRIBUTES} of its own");
+                    return Err(Invalid::data("", what));
+                }
+                if instance.parts.iter().any(|(known, _)| *known == part_name) {
+                    let what = "occurs twice under different names";
+                    return Err(Invalid::data("", what).inside(name));
                 }
                 let part = parse_instance(value, context, form, depth + 1)
                     .map_err(|invalid| invalid.inside(name))?;

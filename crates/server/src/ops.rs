@@ -39,8 +39,12 @@ pub async fn metrics(call: Call) -> Result<Response, Problem> {
         let _ = writeln!(text, "# TYPE {name} counter\n{name} {count}");
     }
     let usage = hub.usage();
+    // How many are on lists about people is for those who may know it.
+    let knows = hub.may_audit(&call.session) || hub.may_govern(&call.session);
+    let people = hub.datasets().into_iter().filter(|(dataset, _)| dataset.about_people && !knows);
+    let people: u64 = people.map(|(_, count)| count).sum();
     for (name, value) in [
-        ("tanggul_entities", usage.entities),
+        ("tanggul_entities", usage.entities.saturating_sub(people)),
         ("tanggul_open_points", usage.open_points),
         ("tanggul_log_records", usage.records),
         ("tanggul_disk_used_bytes", usage.disk_bytes),

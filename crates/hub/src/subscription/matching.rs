@@ -325,6 +325,17 @@ impl Hub {
                 let detail = map([("delivered", Value::Integer(count))]);
                 let mut made = record(owner, Verb::Watch, &dataset.id, now, detail);
                 made.policy_version = snapshot.version;
+                if level >= Sensitivity::Personal {
+                    let told = entities.iter().map(|(entity, _)| entity.id.as_str());
+                    made.subjects = told
+                        .filter_map(|id| {
+                            let held = self.store.entity(id);
+                            let here = held.as_ref().is_none_or(|held| held.dataset == number);
+                            let own = held.map(|held| held.number);
+                            here.then(|| self.subject(number, dataset, id, own))
+                        })
+                        .collect();
+                }
                 matched.records.push(made);
             }
         }

@@ -543,6 +543,26 @@ async fn what_an_app_says_last_is_so() {
     hub.stop().await;
 }
 
+/// Values that bring no time of their own are all in the history, also those of one commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_time_of_its_own_replaces_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hub, _) = city(&directory).await;
+    let own = hub.own_session();
+    let river = |n: u32| upsert(&json!({"id": "urn:x:1", "type": "River", "level": {"value": n}}));
+    let all = (0..5).map(river).collect();
+    assert!(ended(&hub, &own, all).await.iter().all(|one| one == "done"));
+    let query = crate::HistoryQuery {
+        filter: ngsild::Filter { ids: vec!["urn:x:1".into()], ..ngsild::Filter::default() },
+        ..crate::HistoryQuery::default()
+    };
+    let answer = hub.read_history(&own, &query, true).await.unwrap();
+    let crate::SeriesAnswer::Instances(points) = &answer.entities[0].1[0].1 else { panic!() };
+    let values: Vec<f64> = points.iter().map(|p| p.value().as_number().unwrap()).collect();
+    assert_eq!(values, [0.0, 1.0, 2.0, 3.0, 4.0]);
+    hub.stop().await;
+}
+
 /// What could not be committed was not told of: the next change is, though it comes soon.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_committed_keeps_no_subscription_silent() {

@@ -398,11 +398,13 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
         let what = "`ordering` in a query is part of the standard and is not offered here";
         return Err(Problem::not_offered(what));
     }
+    ngsild::check_texts(body, "", &["q", "scopeQ"])?;
     let text = |key: &str| body.get(key).and_then(Value::as_text);
     let q: Option<Q> = text("q").map(|q| ngsild::parse_q(q, context)).transpose()?;
     let geo = match body.get("geoQ") {
         None => None,
         Some(geo) => {
+            ngsild::check_texts(geo, "/geoQ", &["georel", "geometry", "geoproperty"])?;
             let text = |key: &str| geo.get(key).and_then(Value::as_text).unwrap_or_default();
             let coordinates = match geo.get("coordinates") {
                 Some(Value::Text(text)) => serde_json::from_str(text).unwrap_or(Value::Null),
@@ -417,6 +419,7 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
         }
     };
     let items = body.get("attrs").map(Value::items).unwrap_or_default();
+    ngsild::check_all_texts(items, "/attrs")?;
     let base = Filter {
         q,
         geo,
@@ -437,6 +440,7 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
     let mut ids_left = ngsild::MAX_IDS;
     for selector in selectors.items() {
         let mut filter = Filter::default();
+        ngsild::check_texts(selector, "/entities", &["type", "idPattern"])?;
         let text = |key: &str| selector.get(key).and_then(Value::as_text);
         if let Some(types) = text("type").filter(|types| *types != "*") {
             filter.types = Some(TypeSelection::parse(types, context)?);
@@ -446,6 +450,7 @@ pub fn filter_of_body(body: &Value, context: &Context) -> Result<Filter, Problem
             let what = format!("a query names at most {} ids", ngsild::MAX_IDS);
             Invalid::data("/entities", what)
         })?;
+        ngsild::check_all_texts(ids, "/entities/id")?;
         filter.ids = ids.iter().filter_map(Value::as_text).map(str::to_owned).collect();
         filter.id_pattern = text("idPattern").map(Filter::parse_id_pattern).transpose()?;
         filters.push(filter);

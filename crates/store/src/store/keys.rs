@@ -163,11 +163,67 @@ impl Store {
             return vault::open_sealed(root, &context, body).map(Some).ok_or_else(damaged);
         }
         match ring.secret(id) {
+            // Who writes it in front of a value that its key never encrypted hides that value.
+            None if ring
+                .scope(id)
+                .or_else(|| ring.deleted_scope(id))
+                .is_some_and(|scope| !may_encrypt(scope, table, key)) =>
+            {
+                Err(StoreError::Damaged(format!(
+                    "a value of table {table:?} lies under key {id}, which is for something else"
+                )))
+            }
             None if ring.contains(id) || ring.is_deleted(id) => Ok(None),
             None => Err(StoreError::Damaged(format!(
                 "the keyring: key {id} is missing from it, and was never deleted"
             ))),
             Some(secret) => vault::open(secret, &context, body).map(Some).ok_or_else(damaged),
+        }
+    }
+}
+
+/// Whether what lies at a key of a table may be encrypted for a scope.
+fn may_encrypt(scope: Scope, table: Table, key: &[u8]) -> bool {
+    let dataset = key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let number = |at: usize| {
+        let bytes = key.get(at..)?.first_chunk()?;
+        Some(u64::from_be_bytes(*bytes))
+    };
+    match (scope, table) {
+        (Scope::Dataset(of), Table::Entity | Table::Recent | Table::Chunk | Table::Manifest) => {
+            dataset == Some(of)
+        }
+        (Scope::Subject(of, subject), Table::Entity) => {
+            dataset == Some(of) && number(4) == Some(subject)
+        }
+        (Scope::Subject(of, subject), Table::Recent) => {
+            dataset == Some(of) && number(12) == Some(subject)
+        }
+        (Scope::Subject(..), Table::Chunk | Table::Manifest) => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_for_what_it_was_made_for() {
+        let entity = [3u32.to_be_bytes().as_slice(), &7u64.to_be_bytes()].concat();
+        let blob =
+            [3u32.to_be_bytes().as_slice(), &1u64.to_be_bytes(), &7u64.to_be_bytes()].concat();
+        for (scope, table, key, may) in [
+            (Scope::Dataset(3), Table::Entity, &entity, true),
+            (Scope::Dataset(4), Table::Entity, &entity, false),
+            (Scope::Subject(3, 7), Table::Entity, &entity, true),
+            (Scope::Subject(3, 8), Table::Entity, &entity, false),
+            (Scope::Subject(3, 7), Table::Recent, &blob, true),
+            (Scope::Subject(3, 1), Table::Recent, &blob, false),
+            (Scope::Subject(3, 7), Table::Manifest, &entity, false),
+            (Scope::Dataset(3), Table::Document, &entity, true),
+        ] {
+            assert_eq!(may_encrypt(scope, table, key), may, "{scope:?} {table:?}");
         }
     }
 }
