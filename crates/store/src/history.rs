@@ -78,7 +78,7 @@ pub type Owner = (u32, NonZeroU64);
 /// Points of a run that is long: those of fewer are not looked at for sealing.
 pub const LONG: usize = 512;
 
-/// Points of a commit that are not sealed yet, and what they take encoded.
+/// Points of a commit that are not sealed yet, and what whole instances among them take encoded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unsealed {
     points: u32,
@@ -157,13 +157,17 @@ impl History {
         }
     }
 
-    pub fn put_rich(&mut self, series: u32, at: i64, instance: &Instance) {
+    /// Gives the bytes that it takes.
+    pub fn put_rich(&mut self, series: u32, at: i64, instance: &Instance) -> usize {
         let open = place(&mut self.open, series);
+        let bytes = codec::encode(instance).into_boxed_slice();
+        let taken = bytes.len();
         if let Open::Rich(run) = open.get_or_insert_with(|| Open::Rich(SmallVec::new())) {
-            insert(run, at, codec::encode(instance).into_boxed_slice());
+            insert(run, at, bytes);
             let length = run.len();
             self.note_length(series, length);
         }
+        taken
     }
 
     fn note_length(&mut self, series: u32, length: usize) {
@@ -300,13 +304,13 @@ impl History {
         blobs.map(|blob| u64::from(blob.points)).sum()
     }
 
-    /// Bytes of them.
+    /// Bytes of those of them that are whole instances.
     pub fn open_bytes_of(&self, dataset: u32) -> u64 {
         let blobs = self.blobs.get(&dataset).into_iter().flat_map(BTreeMap::values);
         blobs.map(|blob| u64::from(blob.bytes)).sum()
     }
 
-    /// Notes a blob of so many points and bytes.
+    /// Notes a blob of so many points, and the bytes of whole instances among them.
     pub fn note_blob(&mut self, dataset: u32, commit: u64, points: usize, bytes: usize) {
         let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let blob = self.blobs.entry(dataset).or_default().entry(commit).or_default();

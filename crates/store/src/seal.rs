@@ -28,7 +28,7 @@ pub struct SealPlan {
     /// Unsealed points of a dataset that are reason to seal, unless it has so many entities that
     /// writing all their documents would cost more than it gains.
     pub max_open: u64,
-    /// Bytes of a dataset's unsealed points that are reason to seal.
+    /// Bytes of a dataset's unsealed whole instances that are reason to seal, as with points.
     pub max_open_bytes: u64,
     /// Points in one chunk, and in one blob that is written anew.
     pub max_part: usize,
@@ -38,6 +38,7 @@ pub struct SealPlan {
 
 /// Points that are worth writing an entity's document anew for.
 const POINTS_PER_DOCUMENT: u64 = 16;
+const BYTES_PER_DOCUMENT: u64 = 256;
 
 impl Default for SealPlan {
     fn default() -> Self {
@@ -142,9 +143,8 @@ impl Sealed {
         *blobs = blobs.split_off(&(self.upto + 1));
         let points: usize = self.residual.iter().map(|part| part.rows.len()).sum();
         if points > 0 {
-            let written = self.residual.iter().flat_map(|part| &part.blobs);
-            let bytes = written.map(|blob| blob.plain.len()).sum();
-            history.note_blob(self.dataset, self.upto, points, bytes);
+            // Only of what is about people something is left, which no seal makes less.
+            history.note_blob(self.dataset, self.upto, points, 0);
         }
     }
 }
@@ -224,7 +224,9 @@ impl Store {
             return Ok(None);
         }
         let most = self.count_of(dataset).saturating_mul(POINTS_PER_DOCUMENT);
-        let when = SealPlan { max_open: when.max_open.max(most), ..when };
+        let most_bytes = self.count_of(dataset).saturating_mul(BYTES_PER_DOCUMENT);
+        let max_open_bytes = when.max_open_bytes.max(most_bytes);
+        let when = SealPlan { max_open: when.max_open.max(most), max_open_bytes, ..when };
         let (upto, runs, generation, floor, gone) = {
             // The commit number is read under the lock that every commit takes to show its points.
             let history = self.histories().read();

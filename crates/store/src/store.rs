@@ -523,17 +523,17 @@ impl Store {
         for (dataset, series) in batch.forgotten {
             history.forget(dataset, series, commit);
         }
-        for Rows { dataset, rows, blobs, .. } in batch.rows {
-            let bytes = blobs.iter().map(|blob| blob.plain.len()).sum();
-            history.note_blob(dataset, commit, rows.len(), bytes);
+        for Rows { dataset, rows, .. } in batch.rows {
+            let (points, mut bytes) = (rows.len(), 0);
             for row in rows {
                 match row.value {
                     RowValue::Number(value) => history.put_number(row.series, row.at.0, value),
                     RowValue::Rich(instance) => {
-                        history.put_rich(row.series, row.at.0, &instance);
+                        bytes += history.put_rich(row.series, row.at.0, &instance);
                     }
                 }
             }
+            history.note_blob(dataset, commit, points, bytes);
         }
         for sealed in batch.sealed {
             sealed.apply(&mut history);

@@ -123,14 +123,15 @@ impl Store {
                     history.put_number(*series, *at, *value);
                 }
             }
+            let mut bytes = 0;
             for point in &blob.rich {
                 last_series = last_series.max(point.series + 1);
                 if live(point.series, point.at) {
-                    history.put_rich(point.series, point.at, &point.instance);
+                    bytes += history.put_rich(point.series, point.at, &point.instance);
                 }
             }
             let points = blob.series.len() + blob.rich.len();
-            history.note_blob(dataset, commit, points, sealed.len());
+            history.note_blob(dataset, commit, points, bytes);
             Ok(())
         })?;
         self.next_series.fetch_max(u64::from(last_series), Ordering::Relaxed);
