@@ -136,7 +136,7 @@ impl Hub {
         let directory = tempfile::tempdir()?;
         std::fs::write(
             directory.path().join("bench.toml"),
-            "[egress]\nallow = [\"127.0.0.1\"]\n[limits]\nsubscriptions = 100000\n",
+            "[egress]\nallow = [\"127.0.0.1\"]\n[limits]\nsubscriptions = 100000\nsubscriptions_each = 100000\n",
         )?;
         let (process, ready, ready_in) = launch(Path::new(program), directory.path())?;
         let (https, mqtts) = (address(&ready["https"])?, address(&ready["mqtts"])?);

@@ -43,13 +43,24 @@ pub type First = Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>;
 type Prepare = dyn Fn(&Hub, &Session, &Value) -> Result<Effects, HubError> + Send + Sync;
 type DatasetOf = dyn Fn(&Value) -> Option<String> + Send + Sync;
 
+/// When an act needs a second person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Second {
+    Never,
+    /// Of one who governs the hub, and not the dataset that it concerns.
+    OfOthers,
+    Always,
+}
+
 /// A kind of act.
 pub struct ActKind {
     pub name: &'static str,
     pub title: &'static str,
     pub action: Action,
-    /// A second person with the same right must agree.
-    pub four_eyes: bool,
+    /// When a second person with the same right must agree.
+    pub second: Second,
+    /// A trial tells nothing of what is there, for that alone tells something.
+    pub blind: bool,
     /// The dataset it concerns; none: the hub itself.
     pub dataset: Box<DatasetOf>,
     /// Checks the body and says what is to be done; does nothing itself.
@@ -117,8 +128,9 @@ impl Hub {
         let kind = self.permitted(session, &act).await?;
         let mut effects = (kind.prepare)(self, session, &act.body)?;
         effects.dataset = (kind.dataset)(&act.body).unwrap_or_default();
-        let four_eyes = kind.four_eyes || self.is_foreign(session, &kind, &act.body);
-        if four_eyes && session.principal.kind != model::Kind::Hub {
+        if self.needs_second(session, &kind, &act.body)
+            && session.principal.kind != model::Kind::Hub
+        {
             if self.others_who_may(session, &kind, &act.body) > 0 {
                 return self.keep_pending(session, act, effects).await;
             }
@@ -133,28 +145,28 @@ impl Hub {
     /// As [`Hub::act`].
     pub async fn rehearse(&self, session: &Session, act: &Act) -> Result<Rehearsal, HubError> {
         let kind = self.permitted(session, act).await?;
-        let four_eyes = kind.four_eyes || self.is_foreign(session, &kind, &act.body);
-        if act.name == "subject.erase" {
-            // Whether somebody is on a list is not told by a trial.
+        let four_eyes = self.needs_second(session, &kind, &act.body)
+            && self.others_who_may(session, &kind, &act.body) > 0;
+        if kind.blind {
             let dataset = (kind.dataset)(&act.body).unwrap_or_default();
             let detail = map([("dataset", Value::from(dataset))]);
             return Ok(Rehearsal { four_eyes, detail, effect: Value::Null });
         }
         let effects = (kind.prepare)(self, session, &act.body)?;
-        let four_eyes = four_eyes && self.others_who_may(session, &kind, &act.body) > 0;
         let effect = effects.answer.get("effect").cloned().unwrap_or(Value::Null);
         Ok(Rehearsal { four_eyes, detail: effects.detail, effect })
     }
 
-    /// Whether somebody who governs the hub makes a writer for a dataset that he does not govern: that is
-    /// its steward's to do, or a second one's to agree to.
-    fn is_foreign(&self, session: &Session, kind: &ActKind, body: &Value) -> bool {
+    fn needs_second(&self, session: &Session, kind: &ActKind, body: &Value) -> bool {
         let snapshot = self.state.snapshot();
-        let dataset = (kind.dataset)(body).and_then(|id| snapshot.dataset(&id).cloned());
-        kind.name == "device.enrol"
-            && dataset.is_some_and(|(_, dataset)| {
+        let dataset = || (kind.dataset)(body).and_then(|id| snapshot.dataset(&id).cloned());
+        match kind.second {
+            Second::Never => false,
+            Second::Always => true,
+            Second::OfOthers => dataset().is_some_and(|(_, dataset)| {
                 !snapshot.decide(session, kind.action, &dataset).allowed
-            })
+            }),
+        }
     }
 
     async fn permitted(&self, session: &Session, act: &Act) -> Result<Arc<ActKind>, HubError> {
@@ -229,8 +241,14 @@ impl Hub {
             under: Under::Hub,
             body: Some(to_json(&pending)),
         };
+        let mut documents = vec![document];
+        let ended =
+            self.store.documents(kinds::PENDING).into_iter().filter(|(_, body)| {
+                from_json::<Pending>(body).is_ok_and(|one| self.has_ended(&one))
+            });
+        documents.extend(ended.map(|(name, _)| crate::kept::document(kinds::PENDING, &name, None)));
         let asked = Effects {
-            documents: vec![document],
+            documents,
             dataset: effects.dataset,
             detail: map([("asks_for", Value::from(act.name.as_str())), ("would", effects.detail)]),
             answer: effects.answer,
@@ -254,11 +272,7 @@ impl Hub {
         let waiting = || -> Result<Pending, HubError> {
             let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
             let pending: Pending = from_json(&body)?;
-            if pending.time.plus_seconds(PENDING_S) < self.now() {
-                Err(missing())
-            } else {
-                Ok(pending)
-            }
+            if self.has_ended(&pending) { Err(missing()) } else { Ok(pending) }
         };
         self.permitted(&self.still(session)?, &waiting()?.act).await?;
         let _alone = self.governing.lock().await;
@@ -333,7 +347,11 @@ impl Hub {
     fn pending_now(&self) -> Vec<Pending> {
         let all = self.store.documents(kinds::PENDING);
         let all = all.iter().filter_map(|(_, body)| from_json::<Pending>(body).ok());
-        all.filter(|one| one.time.plus_seconds(PENDING_S) >= self.now()).collect()
+        all.filter(|one| !self.has_ended(one)).collect()
+    }
+
+    fn has_ended(&self, pending: &Pending) -> bool {
+        pending.time.plus_seconds(PENDING_S) < self.now()
     }
 
     pub(crate) async fn commit_act(

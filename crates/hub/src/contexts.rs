@@ -28,7 +28,7 @@ impl Hub {
             return Err(ngsild::Invalid::data("/@context", what).into());
         }
         self.context(&context)?;
-        let _alone = self.subscriptions.alone().await;
+        let _alone = self.hosting.lock().await;
         let limits = &self.options.limits;
         let full = |name: &'static str, limit: usize| {
             let remedy = "delete one that is not needed".into();

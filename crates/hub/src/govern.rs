@@ -2,7 +2,7 @@
 
 mod people;
 
-use crate::act::{ActKind, Effects};
+use crate::act::{ActKind, Effects, Second};
 use crate::job::{Planned, Shred};
 use crate::kept::{DatasetDoc, PoliciesDoc, Version, document, from_json, to_json};
 use crate::recorder::map;
@@ -54,14 +54,15 @@ fn of_hub() -> Box<dyn Fn(&Value) -> Option<String> + Send + Sync> {
 pub fn register_all(hub: &Hub) {
     let kind = |name,
                 title,
-                four_eyes,
+                second,
                 dataset,
                 prepare: fn(&Hub, &Session, &Value) -> Result<Effects, HubError>| {
         ActKind {
             name,
             title,
             action: Action::Govern,
-            four_eyes,
+            second,
+            blind: false,
             dataset,
             prepare: Box::new(prepare),
         }
@@ -70,95 +71,105 @@ pub fn register_all(hub: &Hub) {
         kind(
             "principal.enrol",
             "Enrol an official, an app or a device",
-            true,
+            Second::Always,
             of_hub(),
             people::enrol,
         ),
-        kind("device.enrol", "Enrol a device", false, of_field("dataset"), people::enrol_device),
+        kind(
+            "device.enrol",
+            "Enrol a device",
+            Second::OfOthers,
+            of_field("dataset"),
+            people::enrol_device,
+        ),
         kind(
             "administrator.revoke",
             "Revoke an administrator",
-            true,
+            Second::Always,
             of_hub(),
             people::revoke_administrator,
         ),
         kind(
             "principal.revoke",
             "Revoke a principal and all its credentials",
-            false,
+            Second::Never,
             of_hub(),
             people::revoke,
         ),
         kind(
             "device.revoke",
             "Revoke a device of one's dataset",
-            false,
+            Second::Never,
             of_field("dataset"),
             people::revoke_device,
         ),
         kind(
             "device.quarantine",
             "Set a device's readings apart",
-            false,
+            Second::Never,
             of_field("dataset"),
             people::quarantine_device,
         ),
-        kind("app.token", "Give an app a token", true, of_hub(), people::app_token),
+        kind("app.token", "Give an app a token", Second::Always, of_hub(), people::app_token),
         kind(
             "principal.code",
             "Give somebody a new one-time code",
-            true,
+            Second::Always,
             of_hub(),
             people::new_code_for,
         ),
         kind(
             "dataset.put",
             "Create or change a dataset",
-            true,
+            Second::Always,
             Box::new(|body| Some(body.get("dataset")?.get("id")?.as_text()?.to_owned())),
             put_dataset,
         ),
         kind(
             "dataset.rotate_key",
             "Encrypt a dataset under a fresh key",
-            false,
+            Second::Never,
             of_field("dataset"),
             rotate_key,
         ),
         kind(
             "dataset.shred",
             "Delete a dataset's keys: nothing in it can be read again",
-            true,
+            Second::Always,
             of_field("dataset"),
             shred,
         ),
-        kind(
-            "subject.erase",
-            "Erase a person's data by deleting its key",
-            true,
-            of_field("dataset"),
-            erase,
-        ),
-        kind("policies.put", "Change the policies", true, of_hub(), put_policies),
-        kind("purpose.put", "Add a purpose", true, of_hub(), put_purpose),
+        // Whether somebody is on a list is not told by a trial.
+        ActKind {
+            blind: true,
+            ..kind(
+                "subject.erase",
+                "Erase a person's data by deleting its key",
+                Second::Always,
+                of_field("dataset"),
+                erase,
+            )
+        },
+        kind("policies.put", "Change the policies", Second::Always, of_hub(), put_policies),
+        kind("purpose.put", "Add a purpose", Second::Always, of_hub(), put_purpose),
         kind(
             "quarantine.discard",
             "Discard a quarantined reading",
-            false,
+            Second::Never,
             of_field("dataset"),
             discard,
         ),
         kind(
             "quarantine.accept",
             "Take a quarantined reading in, mended or as it is",
-            false,
+            Second::Never,
             of_field("dataset"),
             accept,
         ),
         kind(
             "principals.enrol",
             "Enrol several officials, apps or devices at once",
-            true,
+            Second::Always,
             of_hub(),
             people::enrol_many,
         ),

@@ -56,6 +56,8 @@ pub struct Hub {
     pub(crate) governing: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
+    /// Held while a context is hosted, so that there are no more than there may be.
+    pub(crate) hosting: tokio::sync::Mutex<()>,
     /// Who may ask now who can see what.
     pub(crate) asking: Arc<tokio::sync::Semaphore>,
     /// Datasets that are encrypted anew, step by step.
@@ -137,6 +139,7 @@ impl Hub {
             governing: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
+            hosting: tokio::sync::Mutex::new(()),
             asking: Arc::new(tokio::sync::Semaphore::new(1)),
             rewrapping: Mutex::default(),
             inbox_sequence: std::sync::atomic::AtomicU64::new(0),

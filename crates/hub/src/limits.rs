@@ -72,8 +72,8 @@ limits! {
         outbox_bytes = 16 << 20, "bytes a subscription", "counted as lost";
         outbox_all = 256 << 20, "bytes in all", "counted as lost";
         /// Subscriptions of one principal, and positions in their `geoQ` together.
-        subscriptions_each = 12_000, "a principal", "507";
-        subscription_positions = 20_000, "positions a principal", "507";
+        subscriptions_each = 2_000, "a principal", "507";
+        subscription_positions = 2_000, "positions a principal", "507";
         /// Bytes of a notification from which on linked entities are told by their ids.
         notification = 1 << 20, "bytes with linked entities", "told by their ids";
         /// Seconds that a notification is tried for.

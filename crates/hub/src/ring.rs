@@ -430,12 +430,17 @@ impl Hub {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_full_ring_takes_nothing_more() {
+    fn fresh() -> (tempfile::TempDir, Files) {
         let directory = tempfile::tempdir().unwrap();
         let files = Files::new(&directory.path().join("data"), None);
         std::fs::create_dir(&files.data).unwrap();
         std::fs::create_dir(&files.keys).unwrap();
+        (directory, files)
+    }
+
+    #[test]
+    fn a_full_ring_takes_nothing_more() {
+        let (_directory, files) = fresh();
         let key = Secret::random();
         let mut ring = Ring::open(&files).unwrap();
         let frame = vec![7; 1 << 20];
@@ -452,10 +457,7 @@ mod tests {
     /// Such as is left of a frame whose writing failed.
     #[test]
     fn what_was_not_acknowledged_is_not_in_the_ring() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = Files::new(&directory.path().join("data"), None);
-        std::fs::create_dir(&files.data).unwrap();
-        std::fs::create_dir(&files.keys).unwrap();
+        let (_directory, files) = fresh();
         let key = Secret::random();
         let mut ring = Ring::open(&files).unwrap();
         assert!(ring.append(&key, b"first"));
@@ -472,10 +474,7 @@ mod tests {
 
     #[test]
     fn a_ring_that_was_emptied_or_put_back_is_noticed() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = Files::new(&directory.path().join("data"), None);
-        std::fs::create_dir(&files.data).unwrap();
-        std::fs::create_dir(&files.keys).unwrap();
+        let (_directory, files) = fresh();
         let (path, key) = (files.data.join("ring"), Secret::random());
         let mut ring = Ring::open(&files).unwrap();
         assert!(ring.append(&key, b"first") && ring.append(&key, b"second"));
