@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str =
-    "cargo xtask build | demo [ARGS] | test [ARGS] | bench [--output json] [SECTION...] | docs | release-check
+    "cargo xtask build | demo [ARGS] | test [ARGS] | bench [--output json] [SECTION...] | docs | release-check [PART...]
 
   build          the release binary with the console in it, target/release/tanggul
   demo           build it, and run a working city
   test           every test, installing what they need
   bench          the figures, on the release build; of all sections but the long ones, or of those that are named
   docs           write docs/configuration.md and docs/openapi.json anew
-  release-check  the long proofs";
+  release-check  the long proofs, or those parts of them that are named: tests outside fuzz mutants";
 
 /// Debian packages that the tests use, and the program that shows each is there.
 const PACKAGES: [(&str, &str); 7] = [
@@ -30,6 +30,8 @@ const PYTHON: [&str; 2] = ["paho-mqtt==2.1.0", "ngsildclient==0.5.2"];
 const LONG_PACKAGES: [(&str, &str); 1] = [("slowhttptest", "slowhttptest")];
 const LONG_PYTHON: [&str; 2] = ["schemathesis==4.32.5", "boofuzz"];
 const LONG_CARGO: [&str; 2] = ["cargo-fuzz", "cargo-mutants"];
+/// The parts of the long proofs.
+const PARTS: [&str; 4] = ["tests", "outside", "fuzz", "mutants"];
 /// Seconds that each fuzz target runs: an hour in all.
 const FUZZ_S: u32 = 450;
 const FUZZ_TARGETS: [&str; 8] =
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
         Some("test") => test(rest),
         Some("bench") => build().and_then(|()| bench(rest)),
         Some("docs") => docs(),
-        Some("release-check") => release_check(),
+        Some("release-check") => release_check(rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -205,11 +207,41 @@ fn docs() -> Result<(), String> {
 }
 
 /// The long forms of the proofs that the tests keep short, and those with tools of others.
-fn release_check() -> Result<(), String> {
+fn release_check(named: &[String]) -> Result<(), String> {
+    if let Some(unknown) = named.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        return Err(format!("`{unknown}` is none of: {}", PARTS.join(", ")));
+    }
+    let asked = |part: &str| named.is_empty() || named.iter().any(|one| one == part);
+    if asked("tests") {
+        long_tests()?;
+    }
+    if asked("outside") {
+        outside()?;
+    }
+    let tools = [("fuzz", LONG_CARGO[0]), ("mutants", LONG_CARGO[1])];
+    for (_, tool) in tools.into_iter().filter(|(part, tool)| asked(part) && !there(tool)) {
+        run(&cargo(), &["install", "--locked", tool], &[])?;
+    }
+    // None of them looks at the clock.
+    let (fuzzes, mutates) = (asked("fuzz"), asked("mutants"));
+    std::thread::scope(|scope| {
+        let fuzzed = fuzzes.then(|| scope.spawn(fuzz));
+        if mutates {
+            let all = ["mutants", "--package", "guard", "--output", "target", "--", "--lib"];
+            run(&cargo(), &all, &[])?;
+        }
+        fuzzed.map_or(Ok(()), joined)
+    })
+}
+
+/// What a thread ended with.
+fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<(), String>>) -> Result<(), String> {
+    thread.join().map_err(|_| "a thread panicked".to_owned())?
+}
+
+/// Every test in its long form.
+fn long_tests() -> Result<(), String> {
     let python = install()?;
-    install_packages(&LONG_PACKAGES)?;
-    // Apart, for it and the other want different versions of a third.
-    let outside = install_python("outside", &LONG_PYTHON)?;
     let long = |name: &'static str, count: &str| (name, count.to_owned());
     let environment = [
         long("TANGGUL_TEST_PYTHON", &python),
@@ -222,22 +254,17 @@ fn release_check() -> Result<(), String> {
         long("TANGGUL_FUZZ_SEEDS", &root().join("fuzz/corpus").display().to_string()),
         long("TANGGUL_MERKLE_VECTORS", &merkle_vectors()?),
     ];
-    run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)?;
+    run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)
+}
+
+/// The release build, asked by tools of others.
+fn outside() -> Result<(), String> {
+    install_packages(&LONG_PACKAGES)?;
+    // Apart, for it and the tests want different versions of a third.
+    let outside = install_python("outside", &LONG_PYTHON)?;
     build()?;
     let program = root().join("target/release/tanggul").display().to_string();
-    run(&outside, &["tests/outside.py", &program, "50"], &[])?;
-    for tool in LONG_CARGO {
-        if !there(tool) {
-            run(&cargo(), &["install", "--locked", tool], &[])?;
-        }
-    }
-    // Neither looks at the clock: each has a core.
-    std::thread::scope(|scope| {
-        let fuzzed = scope.spawn(fuzz);
-        let all = ["mutants", "--package", "guard", "--output", "target", "--", "--lib"];
-        run(&cargo(), &all, &[])?;
-        fuzzed.join().map_err(|_| "fuzzing panicked".to_owned())?
-    })
+    run(&outside, &["tests/outside.py", &program, "50"], &[])
 }
 
 /// The folder of the public Merkle test vectors: the one that is named, or that of Go's own mirror.
@@ -256,14 +283,21 @@ fn merkle_vectors() -> Result<String, String> {
     Ok(format!("{folder}/testdata"))
 }
 
-/// Each target for its share of an hour.
+/// Each target for its share of an hour, two at a time.
 fn fuzz() -> Result<(), String> {
     // Coverage counters are a flag of the unstable compiler; nothing that ships is built so.
     let unstable = [("RUSTC_BOOTSTRAP", "1".to_owned())];
     let seconds = format!("-max_total_time={FUZZ_S}");
-    for target in FUZZ_TARGETS {
-        let arguments = ["fuzz", "run", "-s", "none", target, "--", &seconds, "-timeout=10"];
-        run(&cargo(), &arguments, &unstable)?;
-    }
-    Ok(())
+    let one_after_another = |targets: &[&str]| {
+        targets.iter().try_for_each(|target| {
+            let arguments = ["fuzz", "run", "-s", "none", target, "--", &seconds, "-timeout=10"];
+            run(&cargo(), &arguments, &unstable)
+        })
+    };
+    let (some, others) = FUZZ_TARGETS.split_at(FUZZ_TARGETS.len() / 2);
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| one_after_another(some));
+        one_after_another(others)?;
+        joined(beside)
+    })
 }

@@ -7,8 +7,10 @@ use crate::recorder::{hex, map, record};
 use crate::{Hub, HubError, ReceiptRef, kinds};
 use model::{Action, Record, Session, Value, Verb};
 use serde::{Deserialize, Serialize};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use store::{Document, Under};
+use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// An act that somebody wants done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,7 +43,8 @@ pub struct Effects {
 pub type First = Box<dyn FnOnce(&Hub) -> Result<(), HubError> + Send>;
 
 type Prepare = dyn Fn(&Hub, &Session, &Value) -> Result<Effects, HubError> + Send + Sync;
-type DatasetOf = dyn Fn(&Value) -> Option<String> + Send + Sync;
+/// What a body names.
+pub type OfBody = dyn Fn(&Value) -> Option<String> + Send + Sync;
 
 /// When an act needs a second person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,10 @@ pub struct ActKind {
     /// A trial tells nothing of what is there, for that alone tells something.
     pub blind: bool,
     /// The dataset it concerns; none: the hub itself.
-    pub dataset: Box<DatasetOf>,
+    pub dataset: Box<OfBody>,
+    /// The one thing that it looks at and changes, by name, besides what no such act changes; acts on
+    /// other things are done beside it. None: nothing else is decided or done meanwhile.
+    pub touches: Option<Box<OfBody>>,
     /// Checks the body and says what is to be done; does nothing itself.
     pub prepare: Box<Prepare>,
 }
@@ -110,6 +116,34 @@ fn would(effects: &Effects) -> Value {
     map([("effect", of(&effects.answer, "effect")), ("version", of(&effects.detail, "version"))])
 }
 
+/// Who governs: one alone, or several that each touch another thing.
+pub(crate) struct Governing {
+    all: RwLock<()>,
+    /// By hash of a thing's name: two that share one wait for each other.
+    things: [Mutex<()>; Governing::THINGS],
+}
+
+impl Governing {
+    const THINGS: usize = 1_024;
+
+    pub fn new() -> Governing {
+        Governing { all: RwLock::new(()), things: std::array::from_fn(|_| Mutex::new(())) }
+    }
+
+    /// Until it is dropped nobody else governs.
+    pub async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.all.write().await
+    }
+
+    /// Until they are dropped nobody governs alone, or touches this thing.
+    pub async fn beside(&self, thing: &str) -> (RwLockReadGuard<'_, ()>, MutexGuard<'_, ()>) {
+        let all = self.all.read().await;
+        let mut hasher = DefaultHasher::new();
+        thing.hash(&mut hasher);
+        (all, self.things[hasher.finish() as usize % Self::THINGS].lock().await)
+    }
+}
+
 impl Hub {
     /// Adds a kind of act.
     pub fn register(&self, kind: ActKind) {
@@ -122,12 +156,20 @@ impl Hub {
     /// When it is unknown, not permitted, does not fit, or cannot be committed.
     pub async fn act(&self, session: &Session, act: Act) -> Result<ActReport, HubError> {
         // Whoever may not is not in the way of those who may.
-        self.permitted(&self.still(session)?, &act).await?;
-        let _alone = self.governing.lock().await;
+        let kind = self.permitted(&self.still(session)?, &act).await?;
+        if let Some(thing) = kind.touches.as_ref().and_then(|of| of(&act.body)) {
+            let _beside = self.governing.beside(&thing).await;
+            let session = &self.still(session)?;
+            let kind = self.permitted(session, &act).await?;
+            if !self.needs_second(session, &kind, &act.body) {
+                let effects = self.prepare(session, &kind, &act)?;
+                return self.commit_act(session, &act.name, effects, Vec::new()).await;
+            }
+        }
+        let _alone = self.governing.alone().await;
         let session = &self.still(session)?;
         let kind = self.permitted(session, &act).await?;
-        let mut effects = (kind.prepare)(self, session, &act.body)?;
-        effects.dataset = (kind.dataset)(&act.body).unwrap_or_default();
+        let effects = self.prepare(session, &kind, &act)?;
         if self.needs_second(session, &kind, &act.body)
             && session.principal.kind != model::Kind::Hub
         {
@@ -137,6 +179,11 @@ impl Hub {
             tracing::warn!(act = kind.name, "done by one person, for there is no second one yet");
         }
         self.commit_act(session, &act.name, effects, Vec::new()).await
+    }
+
+    fn prepare(&self, session: &Session, kind: &ActKind, act: &Act) -> Result<Effects, HubError> {
+        let effects = (kind.prepare)(self, session, &act.body)?;
+        Ok(Effects { dataset: (kind.dataset)(&act.body).unwrap_or_default(), ..effects })
     }
 
     /// Says what an act would do, and does nothing.
@@ -275,7 +322,7 @@ impl Hub {
             if self.has_ended(&pending) { Err(missing()) } else { Ok(pending) }
         };
         self.permitted(&self.still(session)?, &waiting()?.act).await?;
-        let _alone = self.governing.lock().await;
+        let _alone = self.governing.alone().await;
         let session = &self.still(session)?;
         let pending = waiting()?;
         if pending.asked_by == session.principal.number {
@@ -290,8 +337,7 @@ impl Hub {
         }
         let asker = self.imagine(asker, pending.purpose.as_deref());
         self.permitted(&asker, &pending.act).await?;
-        let mut effects = (kind.prepare)(self, &asker, &pending.act.body)?;
-        effects.dataset = (kind.dataset)(&pending.act.body).unwrap_or_default();
+        let mut effects = self.prepare(&asker, &kind, &pending.act)?;
         if pending.would != Value::Null && pending.would != would(&effects) {
             let what = "what it would do is not what it was when it was asked for; ask again";
             return Err(HubError::Conflict(what.into()));
@@ -311,7 +357,7 @@ impl Hub {
     /// # Errors
     /// When there is none, or it is not permitted.
     pub async fn withdraw(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
-        let _alone = self.governing.lock().await;
+        let _alone = self.governing.alone().await;
         let session = &self.still(session)?;
         let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
         let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;

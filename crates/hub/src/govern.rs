@@ -64,9 +64,11 @@ pub fn register_all(hub: &Hub) {
             second,
             blind: false,
             dataset,
+            touches: None,
             prepare: Box::new(prepare),
         }
     };
+    let touching = |key, kind| ActKind { touches: Some(of_field(key)), ..kind };
     for kind in [
         kind(
             "principal.enrol",
@@ -75,12 +77,15 @@ pub fn register_all(hub: &Hub) {
             of_hub(),
             people::enrol,
         ),
-        kind(
-            "device.enrol",
-            "Enrol a device",
-            Second::OfOthers,
-            of_field("dataset"),
-            people::enrol_device,
+        touching(
+            "login",
+            kind(
+                "device.enrol",
+                "Enrol a device",
+                Second::OfOthers,
+                of_field("dataset"),
+                people::enrol_device,
+            ),
         ),
         kind(
             "administrator.revoke",
@@ -96,19 +101,25 @@ pub fn register_all(hub: &Hub) {
             of_hub(),
             people::revoke,
         ),
-        kind(
-            "device.revoke",
-            "Revoke a device of one's dataset",
-            Second::Never,
-            of_field("dataset"),
-            people::revoke_device,
+        touching(
+            "login",
+            kind(
+                "device.revoke",
+                "Revoke a device of one's dataset",
+                Second::Never,
+                of_field("dataset"),
+                people::revoke_device,
+            ),
         ),
-        kind(
-            "device.quarantine",
-            "Set a device's readings apart",
-            Second::Never,
-            of_field("dataset"),
-            people::quarantine_device,
+        touching(
+            "login",
+            kind(
+                "device.quarantine",
+                "Set a device's readings apart",
+                Second::Never,
+                of_field("dataset"),
+                people::quarantine_device,
+            ),
         ),
         kind("app.token", "Give an app a token", Second::Always, of_hub(), people::app_token),
         kind(
@@ -152,19 +163,25 @@ pub fn register_all(hub: &Hub) {
         },
         kind("policies.put", "Change the policies", Second::Always, of_hub(), put_policies),
         kind("purpose.put", "Add a purpose", Second::Always, of_hub(), put_purpose),
-        kind(
-            "quarantine.discard",
-            "Discard a quarantined reading",
-            Second::Never,
-            of_field("dataset"),
-            discard,
+        touching(
+            "reading",
+            kind(
+                "quarantine.discard",
+                "Discard a quarantined reading",
+                Second::Never,
+                of_field("dataset"),
+                discard,
+            ),
         ),
-        kind(
-            "quarantine.accept",
-            "Take a quarantined reading in, mended or as it is",
-            Second::Never,
-            of_field("dataset"),
-            accept,
+        touching(
+            "reading",
+            kind(
+                "quarantine.accept",
+                "Take a quarantined reading in, mended or as it is",
+                Second::Never,
+                of_field("dataset"),
+                accept,
+            ),
         ),
         kind(
             "principals.enrol",

@@ -52,8 +52,8 @@ pub struct Hub {
     pub(crate) contexts: RwLock<HashMap<String, Arc<ngsild::Context>>>,
     pub(crate) subscriptions: crate::subscription::Subscriptions,
     pub(crate) long_looks: crate::processors::LongLooks,
-    /// Held while an act is prepared and committed, so that two never take the same number or code.
-    pub(crate) governing: tokio::sync::Mutex<()>,
+    /// Held while an act is prepared and committed, so that two never take the same login or code.
+    pub(crate) governing: crate::act::Governing,
     pub(crate) stopping: AtomicBool,
     pub(crate) ring: Mutex<crate::ring::Ring>,
     /// Held while a context is hosted, so that there are no more than there may be.
@@ -136,7 +136,7 @@ impl Hub {
             waits: crate::Durations::default(),
             hashes,
             contexts: RwLock::default(),
-            governing: tokio::sync::Mutex::new(()),
+            governing: crate::act::Governing::new(),
             stopping: AtomicBool::new(false),
             ring: Mutex::new(ring),
             hosting: tokio::sync::Mutex::new(()),

@@ -29,11 +29,6 @@ impl Principals {
         self.by_number.values()
     }
 
-    /// The highest number there is.
-    pub fn last(&self) -> Option<u64> {
-        self.by_number.last_key_value().map(|(number, _)| *number)
-    }
-
     pub fn credential(&self, digest: &str) -> Option<Arc<CredentialDoc>> {
         self.credentials.get(digest).cloned()
     }

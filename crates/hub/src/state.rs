@@ -125,6 +125,7 @@ pub struct State {
     pub codes: Mutex<Throttle>,
     pub purposes: RwLock<BTreeMap<String, Purpose>>,
     presences: RwLock<HashMap<u64, Presence>>,
+    next_principal: AtomicU64,
     most_decisions: usize,
 }
 
@@ -172,6 +173,8 @@ impl State {
             codes: Mutex::default(),
             purposes: RwLock::default(),
             presences: RwLock::default(),
+            // 0 is the public, 1 the hub.
+            next_principal: AtomicU64::new(2),
             most_decisions,
         };
         let of_kind = |kind| store.documents(kind).into_iter().map(move |(name, _)| (kind, name));
@@ -214,6 +217,7 @@ impl State {
         {
             let mut held = self.principals.write();
             for (number, principal) in principals {
+                self.next_principal.fetch_max(number + 1, Ordering::Relaxed);
                 held.put(number, principal);
             }
             for (digest, credential) in credentials {
@@ -316,9 +320,9 @@ impl State {
         }
     }
 
+    /// A number for a new principal, which nobody else gets.
     pub fn next_principal(&self) -> u64 {
-        // 0 is the public, 1 the hub.
-        self.principals.read().last().map_or(2, |last| last + 1)
+        self.next_principal.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A decision, from the cache or made now. Reads are decided as a lens. What is decided on is dataset

@@ -148,8 +148,8 @@ fn detail_of(number: u32, sealed: &Sealed) -> Value {
     let digest = |digest: journal::Hash| Value::from(hex(&digest));
     detail.extend(sealed.chunks_digest.map(|found| ("digest", digest(found))));
     detail.extend(sealed.segments_digest.map(|found| ("segments", digest(found))));
-    let left: usize = sealed.residual.iter().map(|part| part.rows.len()).sum();
-    detail.extend((left > 0).then_some(("rewritten", Value::Integer(left as i64))));
+    let left = sealed.left as i64;
+    detail.extend((left > 0).then_some(("rewritten", Value::Integer(left))));
     detail.extend(sealed.merged.map(|from| ("merged", Value::Integer(i64::from(from)))));
     Value::Map(detail.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }

@@ -6,13 +6,14 @@
 use crate::StoreError;
 use crate::codec::{self, Blob, ChunkRef, Manifest, Segments};
 use crate::points::{RawPoint, Run};
+use crate::seal::UnderWay;
 use crate::segment::{Generation, Place};
 use model::Instance;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The place of a series in what is kept by series.
 fn place<T>(all: &mut Vec<Option<T>>, series: u32) -> &mut Option<T> {
@@ -51,6 +52,14 @@ impl Open {
         }
     }
 
+    /// About how many bytes its whole instances take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Open::Numbers(_) => 0,
+            Open::Rich(run) => run.iter().map(|(_, bytes)| bytes.len()).sum(),
+        }
+    }
+
     /// Takes away what is before `floor`; whether there was any.
     pub fn cut(&mut self, floor: i64) -> bool {
         let before = self.len();
@@ -62,14 +71,28 @@ impl Open {
     }
 }
 
-fn insert<T>(run: &mut SmallVec<[(i64, T); 1]>, at: i64, value: T) {
+/// Whether it came after all others.
+fn insert<T>(run: &mut SmallVec<[(i64, T); 1]>, at: i64, value: T) -> bool {
     match run.last() {
-        Some((last, _)) if *last >= at => match run.binary_search_by_key(&at, |(at, _)| *at) {
-            Ok(index) => run[index].1 = value,
-            Err(index) => run.insert(index, (at, value)),
-        },
-        _ => run.push((at, value)),
+        Some((last, _)) if *last >= at => {
+            match run.binary_search_by_key(&at, |(at, _)| *at) {
+                Ok(index) => run[index].1 = value,
+                Err(index) => run.insert(index, (at, value)),
+            }
+            false
+        }
+        _ => {
+            run.push((at, value));
+            true
+        }
     }
+}
+
+/// A seal that is planned, or waits to be committed, while there is one.
+struct Plan {
+    under_way: Weak<UnderWay>,
+    /// Points that came since, and not after all others of their series.
+    late: HashSet<(u32, i64)>,
 }
 
 /// Dataset and entity of a series.
@@ -106,6 +129,8 @@ pub struct History {
     /// Datasets of which open points lie on disk that are past their retention: to be sealed, so that
     /// they go there too.
     pub expired: HashSet<u32>,
+    /// By dataset.
+    plans: HashMap<u32, Plan>,
     /// When each dataset was last forgotten of, so that a plan made before is thrown away.
     pub forgotten_at: HashMap<u32, u64>,
 }
@@ -140,9 +165,10 @@ impl History {
         self.open.get_mut(series as usize)?.as_mut()
     }
 
-    /// The series of a dataset that have open points, in order.
-    pub fn open_of(&self, dataset: u32) -> impl Iterator<Item = (u32, &Open)> {
-        (0..).zip(&self.open).filter_map(move |(series, open)| {
+    /// The series of a dataset that have open points, in order, from one on.
+    pub fn open_of(&self, dataset: u32, from: u32) -> impl Iterator<Item = (u32, &Open)> {
+        let rest = self.open.get(from as usize..).unwrap_or_default();
+        (from..).zip(rest).filter_map(move |(series, open)| {
             let open = open.as_ref().filter(|open| open.len() > 0)?;
             (self.owner(series)?.0 == dataset).then_some((series, open))
         })
@@ -151,9 +177,9 @@ impl History {
     pub fn put_number(&mut self, series: u32, at: i64, value: f64) {
         let open = place(&mut self.open, series);
         if let Open::Numbers(run) = open.get_or_insert_with(|| Open::Numbers(SmallVec::new())) {
-            insert(run, at, value);
+            let last = insert(run, at, value);
             let length = run.len();
-            self.note_length(series, length);
+            self.note_point(series, at, last, length);
         }
     }
 
@@ -163,11 +189,59 @@ impl History {
         let bytes = codec::encode(instance).into_boxed_slice();
         let taken = bytes.len();
         if let Open::Rich(run) = open.get_or_insert_with(|| Open::Rich(SmallVec::new())) {
-            insert(run, at, bytes);
+            let last = insert(run, at, bytes);
             let length = run.len();
-            self.note_length(series, length);
+            self.note_point(series, at, last, length);
         }
         taken
+    }
+
+    /// A point was put, the last of its series or not, which has so many now.
+    fn note_point(&mut self, series: u32, at: i64, last: bool, length: usize) {
+        if !last
+            && let Some((dataset, _)) = self.owner(series)
+            && let Some(plan) = self.plans.get_mut(&dataset)
+            && plan.under_way.strong_count() > 0
+        {
+            plan.late.insert((series, at));
+        }
+        self.note_length(series, length);
+    }
+
+    /// Begins to plan a seal: the number of its generation, and what stands for it.
+    pub fn begin_plan(&mut self, dataset: u32) -> (u32, Arc<UnderWay>) {
+        let generation = self.generation(dataset) + 1;
+        // It is not given again, whatever becomes of the plan.
+        self.note_generation(dataset, generation);
+        let under_way = Arc::new(UnderWay);
+        let plan = Plan { under_way: Arc::downgrade(&under_way), late: HashSet::new() };
+        self.plans.insert(dataset, plan);
+        (generation, under_way)
+    }
+
+    /// The plan for a dataset that is under way.
+    pub fn plan_of(&self, dataset: u32) -> Option<Arc<UnderWay>> {
+        self.plans.get(&dataset)?.under_way.upgrade()
+    }
+
+    /// Whether there is one.
+    pub fn is_planned(&self, dataset: u32) -> bool {
+        self.plan_of(dataset).is_some()
+    }
+
+    /// What came late since the plan began.
+    pub fn end_plan(&mut self, dataset: u32) -> HashSet<(u32, i64)> {
+        self.plans.remove(&dataset).map(|plan| plan.late).unwrap_or_default()
+    }
+
+    /// Takes away the open points of a series up to an instant, but for those that are kept.
+    pub fn close_upto(&mut self, series: u32, last: i64, kept: impl Fn(i64) -> bool) {
+        let stays = |at: i64| at > last || kept(at);
+        match self.open_mut(series) {
+            None => {}
+            Some(Open::Numbers(run)) => run.retain(|(at, _)| stays(*at)),
+            Some(Open::Rich(run)) => run.retain(|(at, _)| stays(*at)),
+        }
     }
 
     fn note_length(&mut self, series: u32, length: usize) {

@@ -4,6 +4,7 @@
 //!
 //! Limits: one process opens a store at a time; one thread commits; many read.
 
+mod ahead;
 mod batch;
 mod codec;
 mod engine;
@@ -15,6 +16,7 @@ mod history;
 mod log;
 mod packed;
 mod points;
+mod rewrap;
 mod seal;
 mod segment;
 mod states;
@@ -32,7 +34,8 @@ pub use held::{Derived, Held, Series};
 pub use log::LogReader;
 pub use packed::Packed;
 pub use points::{Point, RawPoint, RichPoint};
-pub use seal::{Rewrap, Rewrapped, SealPlan, Sealed};
+pub use rewrap::{Rewrap, Rewrapped};
+pub use seal::{SealPlan, Sealed};
 pub use states::{GOVERNING, States};
 pub use store::{Now, Options, Store, Usage};
 pub use table::{Current, Field, Glance, Table};

@@ -1,22 +1,25 @@
 //! Sealing: open points of a dataset become compressed, encrypted chunks, off the writer's path.
 //!
-//! A plan is made from what is open at a commit, in any thread; only its last step is a commit. A
+//! A plan is made from what is open at a commit, in any thread, and writes chunks as it makes them
+//! ([`crate::ahead`]), so that little of it is in memory; only the commit that names them ends it. A
 //! series with many points gets a chunk of its own; the short runs of all others go to segments
 //! ([`crate::segment`]), together with those of younger generations that are not much larger.
 //! Where each subject has a key of its own, points stay open and are written anew.
 
+use crate::ahead::Ahead;
 use crate::batch::{Row, RowValue, Rows, Under};
 use crate::codec::{self, Blob, ChunkRef, Manifest, PartRef, Segments};
 use crate::engine::{Table, Writes};
-use crate::history::{History, Instances, LONG, Numbers, Open};
+use crate::history::{History, LONG, Open};
 use crate::points::{RawPoint, RichPoint};
 use crate::segment::{self, Builder, Generation, Place};
-use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key, number_at};
+use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key};
 use crate::{Store, StoreError};
 use journal::Hash;
 use model::{Instance, Time};
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use vault::Secret;
 
 /// When sealing is worth it.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,10 @@ pub struct SealPlan {
 const POINTS_PER_DOCUMENT: u64 = 16;
 const BYTES_PER_DOCUMENT: u64 = 256;
 
+/// Points, and bytes of whole instances, that are copied at a time while nobody can commit.
+const COPIED_POINTS: usize = 1 << 16;
+const COPIED_BYTES: usize = 8 << 20;
+
 impl Default for SealPlan {
     fn default() -> Self {
         SealPlan {
@@ -51,29 +58,6 @@ impl Default for SealPlan {
             segment_points: 8_192,
         }
     }
-}
-
-/// Where values lie under a dataset's keys.
-const REWRAPPED: [Table; 5] =
-    [Table::Entity, Table::Recent, Table::Chunk, Table::Manifest, Table::Document];
-/// Values that are only looked at cost a step about as much as one that is encrypted anew.
-const SEEN_FOR_ONE: usize = 8;
-
-/// How far a dataset was encrypted anew.
-#[derive(Clone, Debug)]
-pub struct Rewrapped {
-    /// The keys that are left behind.
-    older: Vec<u32>,
-    table: usize,
-    after: Vec<u8>,
-}
-
-/// How a step of encrypting a dataset anew ended.
-#[derive(Debug)]
-pub enum Rewrap {
-    GoesOn(Rewrapped),
-    /// Nothing is left under these keys, and nothing ever will be.
-    Done(Vec<u32>),
 }
 
 /// Sealed history, ready to be committed in place of open rows.
@@ -91,24 +75,33 @@ pub struct Sealed {
     pub merged: Option<u32>,
     /// Open points that it seals.
     pub points: usize,
-    chunks: Vec<(ChunkRef, Vec<u8>)>,
-    segments: Vec<(PartRef, Vec<u8>)>,
+    chunks: Vec<ChunkRef>,
+    segments: Vec<PartRef>,
     gone: Vec<Generation>,
-    /// What stays open, written anew in parts: as if it had come in the last commit covered.
+    /// Points that stay open.
+    pub left: usize,
+    /// They, written anew in parts: as if they had come in the last commit covered. Encoded only.
     pub residual: Vec<Rows>,
-    numbers: HashMap<u32, Numbers>,
-    rich: HashMap<u32, Instances>,
+    /// Series whose open points are in it, up to this instant.
+    upto_of: Vec<(u32, i64)>,
+    /// The key that all of it lies under.
+    key: u32,
+    /// Its notes of what was written ahead.
+    notes: u32,
+    under_way: Arc<UnderWay>,
 }
+
+/// While there is one, a dataset's plan is made or waits to be committed.
+#[derive(Debug)]
+pub struct UnderWay;
 
 impl Sealed {
     fn manifest(&self) -> Manifest {
-        let chunks = self.chunks.iter().map(|(reference, _)| reference.clone()).collect();
-        Manifest { generation: self.generation, chunks }
+        Manifest { generation: self.generation, chunks: self.chunks.clone() }
     }
 
     fn parts(&self) -> Segments {
-        let parts = self.segments.iter().map(|(reference, _)| reference.clone()).collect();
-        Segments { generation: self.generation, parts }
+        Segments { generation: self.generation, parts: self.segments.clone() }
     }
 
     pub(crate) fn apply(self, history: &mut History) {
@@ -116,35 +109,18 @@ impl Sealed {
             history.add_manifest(self.dataset, &self.manifest());
         }
         history.add_segments(self.dataset, self.parts(), self.merged);
-        for (series, sealed) in self.numbers {
-            if let Some(Open::Numbers(run)) = history.open_mut(series) {
-                // A point changed since then stays open, and wins over the chunk.
-                let mut sealed = sealed.into_iter().peekable();
-                run.retain(|(at, value)| {
-                    while sealed.next_if(|(before, _)| before < at).is_some() {}
-                    let is_sealed =
-                        |point: &RawPoint| point.0 == *at && point.1.to_bits() == value.to_bits();
-                    sealed.next_if(is_sealed).is_none()
-                });
-            }
-        }
-        for (series, sealed) in self.rich {
-            if let Some(Open::Rich(run)) = history.open_mut(series) {
-                let mut sealed = sealed.into_iter().peekable();
-                run.retain(|point| {
-                    while sealed.next_if(|before| before.0 < point.0).is_some() {}
-                    sealed.next_if(|sealed| sealed == point).is_none()
-                });
-            }
+        let late = history.end_plan(self.dataset);
+        for (series, last) in self.upto_of {
+            // What came late since then may not be in it: it stays open, and wins over what is.
+            history.close_upto(series, last, |at| late.contains(&(series, at)));
         }
         history.long.remove(&self.dataset);
         history.expired.remove(&self.dataset);
         let blobs = history.blobs.entry(self.dataset).or_default();
         *blobs = blobs.split_off(&(self.upto + 1));
-        let points: usize = self.residual.iter().map(|part| part.rows.len()).sum();
-        if points > 0 {
+        if self.left > 0 {
             // Only of what is about people something is left, which no seal makes less.
-            history.note_blob(self.dataset, self.upto, points, 0);
+            history.note_blob(self.dataset, self.upto, self.left, 0);
         }
     }
 }
@@ -152,11 +128,56 @@ impl Sealed {
 /// What one seal is made of, while it is made.
 struct Making<'a> {
     sealed: Sealed,
+    ahead: Ahead<'a>,
+    digest_key: Secret,
     when: SealPlan,
     floor: i64,
     rest: Vec<Row>,
     builder: Builder,
     older: Vec<Older<'a>>,
+}
+
+impl Making<'_> {
+    /// So many open points of a series are sealed, the last of this instant.
+    fn note(&mut self, series: u32, points: usize, last: Option<i64>) {
+        self.sealed.points += points;
+        self.sealed.upto_of.extend(last.map(|last| (series, last)));
+    }
+}
+
+/// Open runs of a dataset, copied some at a time.
+struct Runs<'a> {
+    store: &'a Store,
+    dataset: u32,
+    /// The next series to look at; none at the end.
+    next: Option<u32>,
+    some: VecDeque<(u32, Open)>,
+}
+
+impl Runs<'_> {
+    /// The next series that has open points.
+    fn series(&mut self) -> Option<u32> {
+        while self.some.is_empty() {
+            let from = self.next?;
+            let history = self.store.histories().read();
+            let (mut points, mut bytes) = (0, 0);
+            self.next = None;
+            for (series, open) in history.open_of(self.dataset, from) {
+                if points >= COPIED_POINTS || bytes >= COPIED_BYTES {
+                    self.next = Some(series);
+                    break;
+                }
+                points += open.len();
+                bytes += open.bytes();
+                self.some.push_back((series, open.clone()));
+            }
+        }
+        self.some.front().map(|(series, _)| *series)
+    }
+
+    fn take(&mut self, series: u32) -> Option<Open> {
+        self.some.pop_front_if(|(of, _)| *of == series).map(|(_, open)| open)
+    }
 }
 
 /// A generation of segments that is merged, read part by part.
@@ -227,19 +248,26 @@ impl Store {
         let most_bytes = self.count_of(dataset).saturating_mul(BYTES_PER_DOCUMENT);
         let max_open_bytes = when.max_open_bytes.max(most_bytes);
         let when = SealPlan { max_open: when.max_open.max(most), max_open_bytes, ..when };
-        let (upto, runs, generation, floor, gone) = {
-            // The commit number is read under the lock that every commit takes to show its points.
+        let _alone = self.planning.lock();
+        let gone = {
             let history = self.histories().read();
             let upto = self.next_commit() - 1;
-            if !is_due(&history, dataset, per_subject, upto, when) {
+            if history.is_planned(dataset) || !is_due(&history, dataset, per_subject, upto, when) {
                 return Ok(None);
             }
-            let runs: Vec<(u32, Open)> =
-                history.open_of(dataset).map(|(series, open)| (series, open.clone())).collect();
-            let points = runs.iter().map(|(_, open)| open.len()).sum();
-            let gone = younger(history.segments(dataset), points);
-            (upto, runs, history.generation(dataset) + 1, history.floor(dataset), gone)
+            let points = history.open_of(dataset, 0).map(|(_, open)| open.len()).sum();
+            younger(history.segments(dataset), points)
         };
+        let (upto, generation, floor, under_way) = {
+            // The commit number is read under the lock that every commit takes to show its points.
+            let mut history = self.histories().write();
+            let (generation, under_way) = history.begin_plan(dataset);
+            (self.next_commit() - 1, generation, history.floor(dataset), under_way)
+        };
+        let no_key = || StoreError::NoKey(format!("dataset {dataset}"));
+        let digest_key = self.digest_key(Under::Dataset(dataset)).ok_or_else(no_key)?;
+        let key = self.keys().read().current(vault::Scope::Dataset(dataset)).ok_or_else(no_key)?;
+        let ahead = self.write_ahead(dataset, generation)?;
         let older = gone.iter().map(|generation| Older {
             store: self,
             dataset,
@@ -263,53 +291,71 @@ impl Store {
                 chunks: Vec::new(),
                 segments: Vec::new(),
                 gone,
+                left: 0,
                 residual: Vec::new(),
-                numbers: HashMap::new(),
-                rich: HashMap::new(),
+                upto_of: Vec::new(),
+                key,
+                notes: 0,
+                under_way,
             },
+            ahead,
+            digest_key,
             when,
             floor,
             rest: Vec::new(),
             builder: Builder::new(when.segment_points),
         };
-        let mut runs = runs.into_iter().peekable();
+        let mut runs = Runs { store: self, dataset, next: Some(0), some: VecDeque::new() };
         loop {
-            let mut next = runs.peek().map(|(series, _)| *series);
+            let mut next = runs.series();
             for older in &mut making.older {
                 next = next.into_iter().chain(older.series()?).min();
             }
             let Some(series) = next else { break };
-            let open = runs.next_if(|(of, _)| *of == series).map(|(_, open)| open);
+            let open = runs.take(series);
             self.plan_series(&mut making, series, open)?;
         }
-        self.finish(making).map(Some)
+        self.finish(making)
     }
 
-    fn finish(&self, making: Making) -> Result<Sealed, StoreError> {
-        let Making { mut sealed, when, mut rest, builder, .. } = making;
-        let dataset = sealed.dataset;
-        while !rest.is_empty() {
-            let after = rest.split_off(rest.len().min(when.max_part));
-            let part = std::mem::replace(&mut rest, after);
-            let rows = self.encode_rows(dataset, sealed.per_subject, part, Time::default());
-            sealed.residual.push(rows);
+    /// None when the dataset got another key meanwhile.
+    fn finish(&self, mut making: Making) -> Result<Option<Sealed>, StoreError> {
+        if let Some(last) = making.builder.finish() {
+            self.segment(&mut making, &last)?;
         }
-        let digest_key = self.digest_key(Under::Dataset(dataset));
-        let digest_key =
-            digest_key.ok_or_else(|| StoreError::NoKey(format!("dataset {dataset}")))?;
-        for (part, blob) in (0..).zip(builder.finish()) {
-            let place = Place { dataset, generation: sealed.generation, part };
-            let plain = blob.encode();
-            let digest = vault::keyed_digest(&digest_key, &[&plain]);
-            let bytes = self.seal(Table::Chunk, &place.key(), Under::Dataset(dataset), &plain)?;
-            sealed.segments.push((PartRef { digest, ..segment::describe(&blob) }, bytes));
-        }
+        self.encode_rest(&mut making, 0);
+        let Making { mut sealed, ahead, digest_key, .. } = making;
+        let Some(notes) = ahead.finish(sealed.key)? else { return Ok(None) };
+        sealed.notes = notes;
         let digest = |plain: Vec<u8>| vault::keyed_digest(&digest_key, &[&plain]);
         sealed.chunks_digest =
             (!sealed.chunks.is_empty()).then(|| digest(codec::encode(&sealed.manifest())));
         sealed.segments_digest =
             (!sealed.segments.is_empty()).then(|| digest(codec::encode(&sealed.parts())));
-        Ok(sealed)
+        Ok(Some(sealed))
+    }
+
+    /// Encodes what stays open when it is more than so many rows.
+    fn encode_rest(&self, making: &mut Making, most: usize) {
+        while making.rest.len() > most {
+            let after = making.rest.split_off(making.rest.len().min(making.when.max_part));
+            let part = std::mem::replace(&mut making.rest, after);
+            making.sealed.left += part.len();
+            let (dataset, per_subject) = (making.sealed.dataset, making.sealed.per_subject);
+            let mut rows = self.encode_rows(dataset, per_subject, part, Time::default());
+            rows.rows = Vec::new();
+            making.sealed.residual.push(rows);
+        }
+    }
+
+    /// Writes a part of a segment.
+    fn segment(&self, making: &mut Making, blob: &Blob) -> Result<(), StoreError> {
+        let (dataset, generation) = (making.sealed.dataset, making.sealed.generation);
+        let part = u32::try_from(making.sealed.segments.len()).unwrap_or(u32::MAX);
+        let plain = blob.encode();
+        let digest = vault::keyed_digest(&making.digest_key, &[&plain]);
+        making.sealed.segments.push(PartRef { digest, ..segment::describe(blob) });
+        making.ahead.put(&Place { dataset, generation, part }.key(), &plain)
     }
 
     /// Decides where the points of one series go: to a chunk, a segment, or the rest that stays open.
@@ -336,8 +382,7 @@ impl Store {
                     }));
                 } else {
                     numbers.extend(kept);
-                    making.sealed.points += run.len();
-                    making.sealed.numbers.insert(series, run);
+                    making.note(series, run.len(), run.last().map(|(at, _)| *at));
                 }
             }
             Some(Open::Rich(run)) => {
@@ -351,8 +396,7 @@ impl Store {
                     }
                 }
                 if !making.sealed.per_subject {
-                    making.sealed.points += run.len();
-                    making.sealed.rich.insert(series, run);
+                    making.note(series, run.len(), run.last().map(|(at, _)| *at));
                 }
             }
         }
@@ -364,18 +408,25 @@ impl Store {
         let (some, others) = numbers.split_at(own(numbers.len()));
         if let (Some((first, _)), Some((last, _))) = (some.first(), some.last()) {
             let plain = codec::encode_points(some);
-            self.chunk(&mut making.sealed, (series, false), (*first, *last), some.len(), &plain)?;
+            Self::chunk(making, (series, false), (*first, *last), some.len(), &plain)?;
         }
-        others.iter().for_each(|point| making.builder.number(series, *point));
+        for point in others {
+            if let Some(part) = making.builder.number(series, *point) {
+                self.segment(making, &part)?;
+            }
+        }
         let others = rich.split_off(own(rich.len()));
         if let (Some(first), Some(last)) = (rich.first(), rich.last()) {
             let (ends, plain) = ((first.at, last.at), codec::encode(&rich));
-            self.chunk(&mut making.sealed, (series, true), ends, rich.len(), &plain)?;
+            Self::chunk(making, (series, true), ends, rich.len(), &plain)?;
         }
         for point in others {
             let bytes = codec::encode(&point).len();
-            making.builder.rich(point, bytes);
+            if let Some(part) = making.builder.rich(point, bytes) {
+                self.segment(making, &part)?;
+            }
         }
+        self.encode_rest(making, when.max_part);
         Ok(())
     }
 
@@ -431,28 +482,23 @@ impl Store {
     }
 
     fn chunk(
-        &self,
-        sealed: &mut Sealed,
+        making: &mut Making,
         (series, rich): (u32, bool),
         (first, last): (i64, i64),
         count: usize,
         plain: &[u8],
     ) -> Result<(), StoreError> {
-        let (dataset, under) = (sealed.dataset, Under::Dataset(sealed.dataset));
-        let key = chunk_key(dataset, series, sealed.generation);
-        let bytes = self.seal(Table::Chunk, &key, under, plain)?;
-        let digest = self.digest_key(under).map(|key| vault::keyed_digest(&key, &[plain]));
-        let reference = ChunkRef {
+        let (dataset, generation) = (making.sealed.dataset, making.sealed.generation);
+        making.sealed.chunks.push(ChunkRef {
             series,
             rich,
             first,
             last,
             count: u32::try_from(count).unwrap_or(u32::MAX),
-            digest: digest.unwrap_or_default(),
+            digest: vault::keyed_digest(&making.digest_key, &[plain]),
             key: 0,
-        };
-        sealed.chunks.push((reference, bytes));
-        Ok(())
+        });
+        making.ahead.put(&chunk_key(dataset, series, generation), plain)
     }
 
     /// Whether a plan still fits: since then nothing of its dataset was forgotten, and its key is
@@ -461,11 +507,9 @@ impl Store {
         let history = self.histories().read();
         let forgotten = history.forgotten_at.get(&sealed.dataset).copied().unwrap_or(0);
         let key = self.keys().read().current(vault::Scope::Dataset(sealed.dataset));
-        let under_key = |bytes: &[u8]| key.is_some_and(|id| bytes.starts_with(&id.to_be_bytes()));
         forgotten <= sealed.upto
-            && history.generation(sealed.dataset) < sealed.generation
-            && sealed.chunks.iter().all(|(_, bytes)| under_key(bytes))
-            && sealed.segments.iter().all(|(_, bytes)| under_key(bytes))
+            && key == Some(sealed.key)
+            && history.plan_of(sealed.dataset).is_some_and(|of| Arc::ptr_eq(&of, &sealed.under_way))
     }
 
     /// Entities of a dataset whose state rests on rows of commits up to this one: their documents
@@ -480,10 +524,7 @@ impl Store {
         sealed: &Sealed,
     ) -> Result<(), StoreError> {
         let dataset = sealed.dataset;
-        for (reference, bytes) in &sealed.chunks {
-            let key = chunk_key(dataset, reference.series, sealed.generation);
-            self.engine().put(writes, Table::Chunk, &key, bytes.clone());
-        }
+        self.forget_notes(writes, dataset, sealed.generation, sealed.notes);
         if !sealed.chunks.is_empty() {
             self.write_manifest(writes, sealed, MANIFEST, &codec::encode(&sealed.manifest()))?;
         }
@@ -494,10 +535,6 @@ impl Store {
                 let place = Place { dataset, generation: generation.number, part: *part };
                 self.engine().remove(writes, Table::Chunk, &place.key());
             }
-        }
-        for (part, (_, bytes)) in (0..).zip(&sealed.segments) {
-            let key = Place { dataset, generation: sealed.generation, part }.key();
-            self.engine().put(writes, Table::Chunk, &key, bytes.clone());
         }
         if !sealed.segments.is_empty() {
             self.write_manifest(writes, sealed, SEGMENTS, &codec::encode(&sealed.parts()))?;
@@ -536,100 +573,6 @@ impl Store {
         self.engine().put(writes, Table::Manifest, &key, bytes);
         Ok(())
     }
-
-    /// Encrypts values of a dataset anew that lie under older keys, up to a limit, going on where it
-    /// ended before. What is written meanwhile lies under the new key: only the committer writes, and
-    /// it is the one who asks.
-    ///
-    /// # Errors
-    /// When a value does not open or cannot be written.
-    pub fn rewrap(
-        &self,
-        dataset: u32,
-        from: Option<Rewrapped>,
-        limit: usize,
-    ) -> Result<Rewrap, StoreError> {
-        let older: Vec<u32> = self.keys().read().superseded(vault::Scope::Dataset(dataset));
-        if older.is_empty() {
-            return Ok(Rewrap::Done(older));
-        }
-        // Rotated again meanwhile: what was written before that has to be looked at again.
-        let from = from.filter(|from| from.older == older);
-        let mut at = from.unwrap_or(Rewrapped { older, table: 0, after: Vec::new() });
-        let mut writes = self.engine().writes();
-        let (mut changed, mut seen) = (0, 0);
-        let under = Under::Dataset(dataset);
-        let sensitive = self.is_sensitive(under);
-        while let Some(table) = REWRAPPED.get(at.table).copied() {
-            let of_dataset = dataset.to_be_bytes();
-            let prefix = if table == Table::Document { &[] } else { of_dataset.as_slice() };
-            let mut last = Vec::new();
-            let whole = self.engine().scan_after(table, prefix, &at.after, |key, sealed| {
-                let id = sealed.first_chunk::<4>().map(|id| u32::from_be_bytes(*id));
-                if id.is_some_and(|id| at.older.contains(&id)) {
-                    let plain = self.unseal(table, key, sealed)?;
-                    let bytes = self.seal(table, key, under, &plain)?;
-                    self.engine().put(&mut writes, table, key, bytes);
-                    if table == Table::Entity && sensitive {
-                        // Known to be taken while the sensitive root is closed.
-                        let number = u64::from_be_bytes(number_at(key, 4));
-                        let held = self.entities().read().peek(number);
-                        held.iter().for_each(|held| {
-                            self.put_id(&mut writes, held.dataset, &held.entity.id)
-                        });
-                    }
-                    changed += 1;
-                }
-                seen += 1;
-                let goes_on = changed < limit && seen < limit.saturating_mul(SEEN_FOR_ONE);
-                if !goes_on {
-                    last = key.to_vec();
-                }
-                Ok(goes_on)
-            })?;
-            if !whole {
-                at.after = last;
-                break;
-            }
-            (at.table, at.after) = (at.table + 1, Vec::new());
-        }
-        if changed > 0 {
-            self.write(writes)?;
-        }
-        let done = at.table == REWRAPPED.len();
-        Ok(if done { Rewrap::Done(at.older) } else { Rewrap::GoesOn(at) })
-    }
-
-    /// Whether older keys of a dataset are still there.
-    pub fn has_superseded(&self, dataset: u32) -> bool {
-        !self.keys().read().superseded(vault::Scope::Dataset(dataset)).is_empty()
-    }
-
-    /// Deletes keys, such as those under which [`Store::rewrap`] found nothing left. Not whatever is
-    /// older by now: a key that was the current one when it looked has everything under it.
-    ///
-    /// # Errors
-    /// When the keyring cannot be replaced; the keys are still there then.
-    pub fn drop_keys(&self, ids: &[u32]) -> Result<(), StoreError> {
-        let mut ring = self.keys().write();
-        let mut left = ring.clone();
-        left.delete(ids);
-        self.files().replace_keyring(&left.to_bytes())?;
-        *ring = left;
-        self.keyring_torn.store(false, Ordering::Release);
-        Ok(())
-    }
-
-    /// Those of some keys that encrypt for a scope, and were not deleted.
-    pub fn keys_left(&self, under: Under, ids: &[u32]) -> Vec<u32> {
-        let there = self.keys_of(under);
-        ids.iter().copied().filter(|id| there.contains(id)).collect()
-    }
-
-    /// All keys of a scope: of a dataset, those of its subjects too.
-    pub fn keys_of(&self, under: Under) -> Vec<u32> {
-        self.keys().read().of_scope(Self::scope_of(under))
-    }
 }
 
 fn is_due(history: &History, dataset: u32, per_subject: bool, upto: u64, when: SealPlan) -> bool {
@@ -648,7 +591,7 @@ fn is_due(history: &History, dataset: u32, per_subject: bool, upto: u64, when: S
             known if enough >= LONG => {
                 known.into_iter().flatten().any(|series| long(history.open(*series)))
             }
-            _ => history.open_of(dataset).any(|(_, open)| long(Some(open))),
+            _ => history.open_of(dataset, 0).any(|(_, open)| long(Some(open))),
         }
 }
 

@@ -90,48 +90,43 @@ impl Kept {
     }
 }
 
-/// Makes parts of points that come in the order of their series.
+/// Makes parts of points that come in the order of their series; gives each as it is full.
 pub struct Builder {
     /// Numbers in one part.
     max_numbers: usize,
     open: Blob,
     rich_bytes: usize,
-    parts: Vec<Blob>,
 }
 
 impl Builder {
     pub fn new(max_numbers: usize) -> Builder {
-        Builder { max_numbers, open: Blob::default(), rich_bytes: 0, parts: Vec::new() }
+        Builder { max_numbers, open: Blob::default(), rich_bytes: 0 }
     }
 
-    pub fn number(&mut self, series: u32, (at, value): RawPoint) {
+    #[must_use]
+    pub fn number(&mut self, series: u32, (at, value): RawPoint) -> Option<Blob> {
         self.open.series.push(series);
         self.open.at.push(at);
         self.open.value.push(value);
-        if self.open.series.len() >= self.max_numbers {
-            self.cut();
-        }
+        (self.open.series.len() >= self.max_numbers).then(|| self.cut())
     }
 
     /// An instance, and about how many bytes it takes.
-    pub fn rich(&mut self, point: RichPoint, bytes: usize) {
+    #[must_use]
+    pub fn rich(&mut self, point: RichPoint, bytes: usize) -> Option<Blob> {
         self.open.rich.push(point);
         self.rich_bytes += bytes;
-        if self.rich_bytes >= MAX_RICH_BYTES {
-            self.cut();
-        }
+        (self.rich_bytes >= MAX_RICH_BYTES).then(|| self.cut())
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self) -> Blob {
         self.rich_bytes = 0;
-        self.parts.push(std::mem::take(&mut self.open));
+        std::mem::take(&mut self.open)
     }
 
-    pub fn finish(mut self) -> Vec<Blob> {
-        if !self.open.series.is_empty() || !self.open.rich.is_empty() {
-            self.cut();
-        }
-        self.parts
+    /// The part that is not full.
+    pub fn finish(&mut self) -> Option<Blob> {
+        (!self.open.series.is_empty() || !self.open.rich.is_empty()).then(|| self.cut())
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Store {
     documents: RwLock<BTreeMap<(u8, String), Arc<[u8]>>>,
     /// Held by the one who commits.
     head: Mutex<Head>,
+    /// Held by the one who plans a seal.
+    pub(crate) planning: Mutex<()>,
     position_file: std::fs::File,
     commits: AtomicU64,
     records: AtomicU64,
@@ -185,6 +187,7 @@ impl Store {
             history: RwLock::default(),
             documents: RwLock::default(),
             head: Mutex::new(Head { tree }),
+            planning: Mutex::new(()),
             position_file,
             commits: AtomicU64::new(found.commits),
             records: AtomicU64::new(found.records),
@@ -318,9 +321,7 @@ impl Store {
     /// When the store is poisoned, the disk is full or a key is missing; nothing is changed then.
     pub fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
         self.check_writable()?;
-        if self.files.free_bytes() < self.options.min_free_bytes {
-            return Err(StoreError::Full(self.options.min_free_bytes >> 20));
-        }
+        self.check_room()?;
         let mut head = self.head.lock();
         let commit = self.next_commit();
         let mut writes = self.engine.writes();
@@ -392,6 +393,13 @@ impl Store {
             tracing::error!(%error, "the position file cannot be written");
         }
         Ok(commit)
+    }
+
+    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
+        if self.files.free_bytes() < self.options.min_free_bytes {
+            return Err(StoreError::Full(self.options.min_free_bytes >> 20));
+        }
+        Ok(())
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {

@@ -67,6 +67,45 @@ fn long_texts_are_sealed_by_their_bytes() {
     assert!(store.plan_seal(DATASET, false, when).unwrap().is_none(), "nothing is open any more");
 }
 
+/// What a plan wrote that was never committed goes with the next, also after a restart.
+#[test]
+fn what_no_seal_came_to_name_is_cleaned_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = fresh(&directory);
+    let when = SealPlan { min_points: 4, max_blobs: 1, segment_points: 2, ..SealPlan::default() };
+    let points: Vec<(u32, i64)> = (0..9).map(|at| (1, at)).chain([(2, 1), (3, 1)]).collect();
+    store.commit(numbers(&store, &points)).unwrap();
+    let chunks = |store: &Store| {
+        let mut chunks = 0;
+        let count = |_: &[u8], _: &[u8]| {
+            chunks += 1;
+            Ok(())
+        };
+        store.engine().scan(crate::engine::Table::Chunk, b"", count).unwrap();
+        chunks
+    };
+    for restart in [false, true] {
+        let plan = store.plan_seal(DATASET, false, when).unwrap().unwrap();
+        assert!(store.plan_seal(DATASET, false, when).unwrap().is_none(), "one is under way");
+        assert_eq!((chunks(&store), store.unnamed().unwrap().chunks.len()), (2, 2));
+        drop(plan);
+        if restart {
+            drop(store);
+            store = open(&directory).unwrap();
+        }
+    }
+    let plan = store.plan_seal(DATASET, false, when).unwrap().unwrap();
+    store.commit(numbers(&store, &[(1, 4), (1, 20)])).unwrap();
+    assert!(store.is_current(&plan));
+    store.commit(Batch { sealed: vec![plan], ..Batch::default() }).unwrap();
+    assert_eq!((chunks(&store), store.unnamed().unwrap().chunks.len()), (2, 0));
+    assert_eq!(seen(&store, 1).len(), 10);
+    assert!(matches!(
+        store.histories().read().open(1),
+        Some(crate::history::Open::Numbers(run)) if run.len() == 2
+    ));
+}
+
 #[test]
 fn a_key_made_while_older_ones_are_deleted_takes_nothing_with_it() {
     let directory = tempfile::tempdir().unwrap();
@@ -162,6 +201,7 @@ proptest! {
         let mut store = fresh(&directory);
         let mut model: BTreeMap<u32, BTreeMap<i64, i32>> = BTreeMap::new();
         let mut floor = i64::MIN;
+        let mut planned = None;
         for step in steps {
             match step {
                 Step::Points(points) => {
@@ -200,10 +240,14 @@ proptest! {
                         max_part: 5,
                         segment_points: 3,
                     };
-                    if let Some(sealed) = store.plan_seal(DATASET, false, when).unwrap() {
-                        prop_assert!(store.is_current(&sealed));
-                        let batch = Batch { sealed: vec![sealed], ..Batch::default() };
-                        store.commit(batch).unwrap();
+                    // Planned at one step, committed at the next: others come in between.
+                    match planned.take() {
+                        Some(sealed) if store.is_current(&sealed) => {
+                            let batch = Batch { sealed: vec![sealed], ..Batch::default() };
+                            store.commit(batch).unwrap();
+                        }
+                        Some(_) => {}
+                        None => planned = store.plan_seal(DATASET, false, when).unwrap(),
                     }
                 }
                 Step::Retain(at) => {
@@ -219,6 +263,7 @@ proptest! {
                     store.drop_keys(&older).unwrap();
                 }
                 Step::Reopen => {
+                    planned = None;
                     drop(store);
                     store = open(&directory).unwrap();
                 }

@@ -335,7 +335,7 @@ impl Hub {
             }
             _ => None,
         };
-        let _alone = self.governing.lock().await;
+        let _beside = self.governing.beside(&principal.login).await;
         let principal = owner().filter(|now| now.number == principal.number).ok_or_else(wrong)?;
         let mut effects = Effects {
             documents: vec![document(kinds::CREDENTIAL, &digest, None)],

@@ -6,7 +6,7 @@ use crate::committer;
 use crate::job::Job;
 use crate::write::Kept;
 use crate::{Act, Hub, HubError, HubOptions, ItemResult, NewPrincipal};
-use model::{Change, Kind, Principal, Refusal, Session, Time};
+use model::{Change, Dataset, Kind, Principal, Refusal, Session, Time};
 use ngsild::{Context, Form, parse_entity, parse_json};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -194,6 +194,58 @@ async fn what_waits_for_a_second_person() {
         }
     }
     panic!("without end");
+}
+
+/// Acts on different things go on side by side, and two on one thing do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn acts_side_by_side_never_take_the_same_login_number_or_code() {
+    const LOGINS: usize = 16;
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    let rivers = Dataset { department: "water".into(), ..dataset("rivers", "River", true) };
+    hub.bootstrap_datasets(vec![rivers]).await.unwrap();
+    let principal = Principal {
+        kind: Kind::Official,
+        login: "steward".into(),
+        department: "water".into(),
+        roles: vec![model::Role::Steward],
+        datasets: vec!["rivers".into()],
+        ..Principal::public()
+    };
+    let steward = NewPrincipal { principal, purpose: None, expires: Time::MAX };
+    let token = hub.bootstrap_principals(vec![steward]).await.unwrap().remove(0);
+    let steward = session(&hub, &token);
+    let all = (0..3 * LOGINS).map(|n| {
+        let body = json!({"login": format!("gauge-{}", n % LOGINS), "dataset": "rivers",
+            "streams": [format!("urn:x:{n}")]});
+        let (hub, steward) = (hub.clone(), steward.clone());
+        tokio::spawn(async move { hub.act(&steward, act("device.enrol", &body)).await })
+    });
+    let (mut codes, mut numbers) = (Vec::new(), std::collections::BTreeSet::new());
+    for one in all.collect::<Vec<_>>() {
+        match one.await.unwrap() {
+            Ok(report) => {
+                let of = |key: &str| report.answer.get(key).cloned().unwrap();
+                numbers.insert(of("principal").as_number().unwrap() as u64);
+                codes.push(of("code").as_text().unwrap().to_owned());
+            }
+            Err(HubError::Conflict(_)) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((codes.len(), numbers.len()), (LOGINS, LOGINS));
+    // A code is good once, however many come with it at once.
+    let source = crate::Source { zone: model::Zone::City, block: crate::Block::Own, browser: None };
+    let redeemed = codes.iter().chain(&codes).map(|code| {
+        let (hub, code, source) = (hub.clone(), code.clone(), source.clone());
+        tokio::spawn(async move { hub.redeem(&code, None, &source).await.is_ok() })
+    });
+    let mut good = 0;
+    for one in redeemed.collect::<Vec<_>>() {
+        good += usize::from(one.await.unwrap());
+    }
+    assert_eq!(good, LOGINS);
+    hub.stop().await;
 }
 
 fn governs(hub: &Hub, session: &Session) -> bool {

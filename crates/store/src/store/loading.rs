@@ -66,6 +66,7 @@ impl Store {
             match key.get(4) {
                 Some(&FORGOTTEN) => {
                     let entry: Forgotten = codec::decode(&plain, "a list of forgotten series")?;
+                    history.note_generation(dataset, entry.generation);
                     forgotten.insert(entry.series, entry);
                 }
                 Some(&RETAINED) => {
@@ -90,6 +91,9 @@ impl Store {
         // Keys are in the order of generations.
         for (dataset, segments) in segments {
             history.add_segments(dataset, segments, None);
+        }
+        for (dataset, generation) in self.unnamed()?.generations {
+            history.note_generation(dataset, generation);
         }
         for entry in forgotten.values() {
             history.set_forgotten(entry.series, entry.generation);
