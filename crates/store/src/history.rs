@@ -501,6 +501,28 @@ fn overlay((at, value): Slices, later: impl IntoIterator<Item = RawPoint>) -> Ru
     run
 }
 
+/// Pieces in the order of their generations as one, halves of them first: pieces that all overlap cost
+/// n log n, not each all that were before it.
+fn laid_over<'a>(
+    pieces: &'a [Sealed],
+    read: &dyn Fn(&Chunk) -> Result<Run, StoreError>,
+) -> Result<Option<Points<'a>>, StoreError> {
+    let (older, later) = match pieces {
+        [] => return Ok(None),
+        [one] => return one.points(read).map(Some),
+        many => many.split_at(many.len() / 2),
+    };
+    let (older, later) = (laid_over(older, read)?, laid_over(later, read)?);
+    Ok(match (older, later) {
+        (Some(older), Some(later)) => {
+            let (at, value) = later.slices();
+            let later = at.iter().copied().zip(value.iter().copied());
+            Some(Points::Made(overlay(older.slices(), later)))
+        }
+        (older, later) => later.or(older),
+    })
+}
+
 fn within((at, value): Slices, (from, until): (i64, i64)) -> Slices {
     let start = at.partition_point(|at| *at < from);
     let end = at.partition_point(|at| *at < until).max(start);
@@ -519,15 +541,7 @@ pub fn each_run(
     let mut rest = open;
     for mut cluster in clusters(sealed) {
         cluster.sort_by_key(Sealed::generation);
-        let mut pieces = cluster.iter().map(|piece| piece.points(read));
-        let Some(first) = pieces.next() else { continue };
-        let mut points = first?;
-        for piece in pieces {
-            let later = piece?;
-            let (at, value) = later.slices();
-            let later = at.iter().copied().zip(value.iter().copied());
-            points = Points::Made(overlay(points.slices(), later));
-        }
+        let Some(points) = laid_over(&cluster, read)? else { continue };
         let (at, value) = within(points.slices(), time);
         let Some(last) = at.last() else { continue };
         let (over, after) = rest.split_at(rest.partition_point(|(at, _)| at <= last));

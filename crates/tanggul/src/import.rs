@@ -186,6 +186,31 @@ mod tests {
     }
 
     #[test]
+    fn what_could_mean_two_things_is_left_out_and_said() {
+        let data = "Tanggal;RR\n01-01-2024;1.234,5\n02-01-2024;12.5\n03-01-2024;1.234\n\
+            04-01-24;1\n05-01-2024;1;2\n06-01-2024\n07-01-2024;2;\n";
+        let map =
+            MAP.replace("maximum = 500", "maximum = 5000").replace("max_step = 100", "scale = 1");
+        let (entities, report) = read(&map, data);
+        let values: Vec<_> =
+            entities.iter().map(|one| one["precipitation"]["value"].clone()).collect();
+        assert_eq!(values, [json!(1234.5), json!(1234.0), json!(2.0)]);
+        let faults: Vec<_> = report.faults.iter().map(|f| (f.line, f.why.as_str())).collect();
+        assert_eq!(
+            faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [3, 5, 6, 7],
+            "{faults:?}"
+        );
+        let twice = MAP.replace(
+            "column = [",
+            "column = [{ name = \"RR\", attribute = \"precipitation\", \
+            suffix = \"bandung\", decimal_comma = true },",
+        );
+        let (entities, report) = read(&twice, "Tanggal;RR\n01-01-2024;12,5\n");
+        assert_eq!((entities.len(), report.values, report.faults.len()), (1, 1, 1));
+    }
+
+    #[test]
     fn a_naive_time_needs_an_offset() {
         let map = MAP.replace(", offset = \"+07:00\"", "");
         let map: Map = toml::from_str(&map).unwrap();

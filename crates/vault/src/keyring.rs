@@ -73,6 +73,8 @@ pub struct Keyring {
     sensitive: Option<Secret>,
     keys: HashMap<KeyId, Held>,
     current: HashMap<Scope, KeyId>,
+    /// The other keys of those scopes that have any, oldest first.
+    older: HashMap<Scope, Vec<KeyId>>,
     /// What deleted keys encrypted: a key that is missing without having been deleted is a loss.
     deleted: BTreeMap<KeyId, (Scope, Root)>,
     next: KeyId,
@@ -87,6 +89,7 @@ impl Keyring {
             sensitive,
             keys: HashMap::new(),
             current: HashMap::new(),
+            older: HashMap::new(),
             deleted: BTreeMap::new(),
             next: 1,
             torn: false,
@@ -152,8 +155,15 @@ impl Keyring {
 
     fn hold(&mut self, id: KeyId, held: Held) {
         // The newest key of a scope is the one that encrypts.
-        let current = self.current.entry(held.scope).or_insert(id);
-        *current = (*current).max(id);
+        let newest = self.current.get(&held.scope).map_or(id, |current| id.max(*current));
+        if let Some(before) = self.current.insert(held.scope, newest)
+            && before.min(id) != newest
+        {
+            let older = self.older.entry(held.scope).or_default();
+            older.push(before.min(id));
+            older.sort_unstable();
+            older.dedup();
+        }
         self.next = self.next.max(id + 1);
         self.keys.insert(id, held);
     }
@@ -205,8 +215,7 @@ impl Keyring {
     /// Takes back a key that was created, for it could not be made durable. Its number is not given again.
     pub fn take_back(&mut self, id: KeyId) {
         let Some(held) = self.keys.remove(&id) else { return };
-        let older = self.keys.iter().filter(|(_, one)| one.scope == held.scope);
-        match older.map(|(id, _)| *id).max() {
+        match self.older.get_mut(&held.scope).and_then(Vec::pop) {
             Some(before) => self.current.insert(held.scope, before),
             None => self.current.remove(&held.scope),
         };
@@ -280,10 +289,7 @@ impl Keyring {
 
     /// The keys of a scope that are not the current one.
     pub fn superseded(&self, scope: Scope) -> Vec<KeyId> {
-        let current = self.current(scope);
-        let of_scope =
-            self.keys.iter().filter(|(id, held)| held.scope == scope && Some(**id) != current);
-        of_scope.map(|(id, _)| *id).collect()
+        self.older.get(&scope).cloned().unwrap_or_default()
     }
 
     /// Datasets that have a key that is not here: its root is closed.
@@ -313,6 +319,11 @@ impl Keyring {
             self.deleted.insert(*id, (held.scope, held.root));
             if self.current.get(&held.scope) == Some(id) {
                 self.current.remove(&held.scope);
+            } else if let Some(older) = self.older.get_mut(&held.scope) {
+                older.retain(|one| one != id);
+                if older.is_empty() {
+                    self.older.remove(&held.scope);
+                }
             }
         }
     }

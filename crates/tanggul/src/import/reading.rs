@@ -161,7 +161,7 @@ fn features(input: impl Read, map: &Map, report: &mut Report) -> anyhow::Result<
     let entity = map.entity.as_ref().context("a map for GeoJSON needs `[entity]`")?;
     let whole: Value = serde_json::from_reader(BufReader::new(input)).context("no JSON")?;
     let features = whole["features"].as_array().context("no collection of features")?;
-    let mut entities = Vec::new();
+    let (mut ids, mut entities) = (HashSet::new(), Vec::new());
     for (number, feature) in (1u64..).zip(features) {
         report.rows += 1;
         let cell = |name: &str| match &feature["properties"][name] {
@@ -178,6 +178,10 @@ fn features(input: impl Read, map: &Map, report: &mut Report) -> anyhow::Result<
         }
         if id.contains('{') {
             report.fault(number, "", format!("the id `{id}` is not filled"), false);
+            continue;
+        }
+        if !ids.insert(id.clone()) {
+            report.fault(number, "", format!("a second `{id}`; the first is kept"), false);
             continue;
         }
         if !feature["geometry"].is_object() {
@@ -244,6 +248,18 @@ fn table(input: impl Read, map: &Map, report: &mut Report) -> anyhow::Result<Vec
         if record.iter().all(str::is_empty) {
             continue;
         }
+        let more = record.iter().skip(headers.len()).any(|cell| !cell.is_empty());
+        if more || record.len() < headers.len() {
+            // Which cell is of which column is not known.
+            let (there, named) = (record.len(), headers.len());
+            report.fault(
+                line,
+                "",
+                format!("the row has {there} cells, for {named} columns"),
+                false,
+            );
+            continue;
+        }
         let stamp = time_columns
             .iter()
             .map(|at| record.get(*at).unwrap_or_default())
@@ -293,13 +309,19 @@ fn table(input: impl Read, map: &Map, report: &mut Report) -> anyhow::Result<Vec
                 (Some(number), Some(scale)) => json!((number * scale * 1e9).round() / 1e9),
                 _ => value,
             };
-            report.values += 1;
             let mut property =
                 json!({"type": "Property", "value": value, "observedAt": at.to_string()});
             if let Some(unit) = &column.unit {
                 property["unitCode"] = json!(unit);
             }
-            of_row.entry(id).or_default().insert(column.attribute.clone(), property);
+            let attributes = of_row.entry(id).or_default();
+            if attributes.contains_key(&column.attribute) {
+                let what = format!("a second value of `{}`; the first is kept", column.attribute);
+                report.fault(line, &column.name, what, false);
+                continue;
+            }
+            report.values += 1;
+            attributes.insert(column.attribute.clone(), property);
         }
         for (id, mut attributes) in of_row {
             attributes.insert("id".into(), json!(id));
@@ -318,11 +340,7 @@ fn read_cell(cell: &str, column: &Column) -> Result<Option<Value>, String> {
     if column.text {
         return Ok(Some(json!(cell)));
     }
-    let text = if column.decimal_comma {
-        cell.replace('.', "").replace(',', ".")
-    } else {
-        cell.to_owned()
-    };
+    let text = if column.decimal_comma { with_point(cell)? } else { cell.to_owned() };
     let number: f64 = text
         .parse()
         .ok()
@@ -338,6 +356,20 @@ fn read_cell(cell: &str, column: &Column) -> Result<Option<Value>, String> {
         return Err(format!("{number} is outside {minimum} to {maximum}"));
     }
     Ok(Some(json!(number)))
+}
+
+/// A number with a decimal comma, its points between thousands left out.
+fn with_point(cell: &str) -> Result<String, String> {
+    let (whole, part) =
+        cell.split_once(',').map_or((cell, None), |(whole, part)| (whole, Some(part)));
+    let mut groups = whole.trim_start_matches(['+', '-']).split('.');
+    let first = groups.next().unwrap_or_default();
+    let in_thousands = (1..=3).contains(&first.len()) && groups.all(|group| group.len() == 3);
+    if whole.contains('.') && !in_thousands {
+        return Err(format!("`{cell}` has a point where no thousands end, and a decimal comma"));
+    }
+    let part = part.map(|part| format!(".{part}")).unwrap_or_default();
+    Ok(whole.replace('.', "") + &part)
 }
 
 /// Reads times as the map says.
@@ -379,7 +411,8 @@ impl Clock {
                         .find(|c: char| !c.is_ascii_digit())
                         .unwrap_or(rest.len())
                         .min(token.len());
-                    if end == 0 {
+                    // Of two digits nobody knows the century.
+                    if end == 0 || (token == "YYYY" && end < token.len()) {
                         return Err(wrong());
                     }
                     parts.insert(token, rest[..end].to_owned());
