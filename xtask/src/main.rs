@@ -157,12 +157,16 @@ fn install_packages(packages: &[(&str, &str)]) -> Result<(), String> {
 /// A Python of the checkout's own by that name, with these packages; gives its program.
 fn install_python(name: &str, packages: &[&str]) -> Result<String, String> {
     let python = root().join(".test-tools").join(name);
-    if !python.join("bin/python").exists() {
+    let pip = python.join("bin/pip");
+    if !pip.exists() {
         let shown = python.display().to_string();
-        run("python3", &["-m", "venv", &shown], &[])
-            .map_err(|error| format!("{error}\ninstall python3-venv"))?;
+        let make = || run("python3", &["-m", "venv", "--clear", &shown], &[]);
+        // Debian has the module in a package of its own.
+        make().or_else(|_| {
+            install_packages(&[("python3 -m venv", "python3-venv")]).and_then(|()| make())
+        })?;
     }
-    let pip = python.join("bin/pip").display().to_string();
+    let pip = pip.display().to_string();
     let mut arguments = vec!["install", "--quiet", "--disable-pip-version-check"];
     arguments.extend(packages);
     run(&pip, &arguments, &[])?;
