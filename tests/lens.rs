@@ -131,6 +131,62 @@ fn histories_and_sums_go_through_the_lens() {
     assert_eq!(refused.status, 403, "{}", refused.text);
 }
 
+/// Who may have sums only is shown no person's.
+#[test]
+fn sums_are_of_things_and_of_no_person() {
+    let city = City::start();
+    let policies = city.get("/api/v1/policies", "admin").json();
+    let text = policies["text"].as_str().unwrap().to_owned()
+        + r#"
+        @id("sums") @title("Apps sum everything.")
+        permit (principal, action == Tanggul::Action::"aggregate", resource) when { principal.kind == "app" };
+        @id("no-values") @title("Apps read nothing.")
+        forbid (principal, action in [Tanggul::Action::"read", Tanggul::Action::"glimpse"], resource)
+        when { principal.kind == "app" };"#;
+    let put = city.act("admin", "policies.put", json!({"text": text}));
+    assert_eq!(put.status, 200, "{}", put.text);
+    let people = json!({"id": "people", "title": "People", "department": "water", "steward": "steward",
+        "claims": [{"type": "Patient"}], "purposes": ["flood-response"], "legal_basis": "x", "about_people": true,
+        "attributes": [{"name": "age", "kind": "number", "sensitivity": "personal"}], "undeclared": "special"});
+    let put = city.act("admin", "dataset.put", json!({"dataset": people}));
+    assert!(put.text.contains("crisis for flood-response: `age`"), "{}", put.text);
+    assert!(!put.text.contains("app for flood-response"), "no sums of people: {}", put.text);
+    for (what, value) in [("FloodMonitoring", "currentLevel"), ("Patient", "age")] {
+        let points: Vec<Value> = (10..22)
+            .map(|minute| {
+                let at = format!("2026-01-01T00:{minute}:00Z");
+                json!({"id": format!("urn:ngsi-ld:{what}:sums"), "type": what,
+                    value: {"value": minute, "observedAt": at}})
+            })
+            .collect();
+        let (dataset, stream) = if value == "age" {
+            ("people", "urn:ngsi-ld:Patient:*")
+        } else {
+            ("rivers", "urn:ngsi-ld:FloodMonitoring:*")
+        };
+        let writer = city.enrol_device(&format!("device-of-{dataset}"), dataset, stream);
+        for point in points {
+            let path = "/ngsi-ld/v1/entityOperations/upsert?options=update";
+            let sent = city.post(path, &writer, &json!([point]));
+            assert!(sent.status < 300, "{}", sent.text);
+        }
+        let path = format!(
+            "/ngsi-ld/v1/temporal/entities?type={what}&timerel=after&timeAt=2025-12-31T00:00:00Z&options=aggregatedValues&aggrMethods=avg,totalCount"
+        );
+        let answer = city.get(&path, "app:flood-response");
+        if value == "age" {
+            assert_eq!(answer.status, 403, "{}", answer.text);
+        } else {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            assert!(answer.text.contains("avg"), "{}", answer.text);
+        }
+        let by_id = format!(
+            "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:{what}:sums?options=aggregatedValues&aggrMethods=avg"
+        );
+        assert_ne!(city.get(&by_id, "app:flood-response").status, 200);
+    }
+}
+
 /// A relationship leads only to what may be seen.
 #[test]
 fn linked_entities_are_seen_through_their_own_lens() {

@@ -389,8 +389,8 @@ fn what_waits_behind_a_limit_is_not_lost() {
     assert_eq!(city.get(&path, "").json()["currentLevel"]["values"].as_array().unwrap().len(), 5);
     // While the sensitive root is closed, only so much can wait for it.
     let meter = "urn:ngsi-ld:SmartMeteringObservation:limit";
-    let body = json!({"login": "limit-meter", "dataset": "meters", "streams": [meter]});
-    let code = city.act("admin", "device.enrol", body).json()["answer"]["code"].clone();
+    let body = json!({"kind": "device", "login": "limit-meter", "datasets": ["meters"], "streams": [meter]});
+    let code = city.act("admin", "principal.enrol", body).json()["answer"]["code"].clone();
     let token = city.post("/api/v1/redeem", "", &json!({"code": code})).json()["token"]
         .as_str()
         .unwrap()

@@ -24,9 +24,10 @@ fn read_back(city: &City, id: &str) -> Value {
 #[test]
 fn what_comes_while_the_sensitive_root_is_closed_waits_for_it() {
     let mut city = City::start();
-    let device = |login: &str, dataset: &str, stream: &str| json!({"login": login, "dataset": dataset, "streams": [stream]});
-    let of_people = enrol(&city, "device.enrol", device("kiosk", "evacuation", PERSON), json!({}));
-    let meter = enrol(&city, "device.enrol", device("meter-1", "meters", METER), json!({}));
+    let device = |login: &str, dataset: &str, stream: &str| json!({"kind": "device", "login": login, "datasets": [dataset], "streams": [stream]});
+    let of_people =
+        enrol(&city, "principal.enrol", device("kiosk", "evacuation", PERSON), json!({}));
+    let meter = enrol(&city, "principal.enrol", device("meter-1", "meters", METER), json!({}));
     let official = json!({"kind": "official", "login": "energy.1", "department": "energy", "roles": ["department"]});
     let password = json!({"password": "kuda meja awan tujuh belas"});
     enrol(&city, "principal.enrol", official, password.clone());

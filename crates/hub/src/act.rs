@@ -50,7 +50,7 @@ pub type OfBody = dyn Fn(&Value) -> Option<String> + Send + Sync;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Second {
     Never,
-    /// Of one who governs the hub, and not the dataset that it concerns.
+    /// Of one who governs the hub, and is not the steward of the dataset that it concerns.
     OfOthers,
     Always,
 }
@@ -137,10 +137,11 @@ impl Governing {
 
     /// Until they are dropped nobody governs alone, or touches this thing.
     pub async fn beside(&self, thing: &str) -> (RwLockReadGuard<'_, ()>, MutexGuard<'_, ()>) {
-        let all = self.all.read().await;
         let mut hasher = DefaultHasher::new();
         thing.hash(&mut hasher);
-        (all, self.things[hasher.finish() as usize % Self::THINGS].lock().await)
+        // In this order: who waits for a thing is in nobody's way who governs alone.
+        let thing = self.things[hasher.finish() as usize % Self::THINGS].lock().await;
+        (self.all.read().await, thing)
     }
 }
 
@@ -206,13 +207,16 @@ impl Hub {
 
     fn needs_second(&self, session: &Session, kind: &ActKind, body: &Value) -> bool {
         let snapshot = self.state.snapshot();
-        let dataset = || (kind.dataset)(body).and_then(|id| snapshot.dataset(&id).cloned());
+        let steward = || {
+            let dataset = snapshot.dataset(&(kind.dataset)(body)?)?.1.clone();
+            Some(dataset.steward == session.principal.login)
+        };
         match kind.second {
             Second::Never => false,
             Second::Always => true,
-            Second::OfOthers => dataset().is_some_and(|(_, dataset)| {
-                !snapshot.decide(session, kind.action, &dataset).allowed
-            }),
+            Second::OfOthers => {
+                snapshot.decide_hub(session, kind.action).allowed && steward() != Some(true)
+            }
         }
     }
 

@@ -411,6 +411,9 @@ fn discard(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
 fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubError> {
     let (id, name) = (text(body, "dataset")?, text(body, "reading")?);
     let (number, dataset) = dataset_of(hub, body)?;
+    if hub.is_closed(number, &dataset) {
+        return Err(HubError::Sealed(dataset.id.clone()));
+    }
     if !name.starts_with(&format!("{id}/")) {
         return Err(HubError::NotFound(format!("there is no quarantined reading `{name}`")));
     }
@@ -507,6 +510,9 @@ impl Hub {
                 (!dataset.closed).then(|| (model::Name::new("any other"), dataset.undeclared));
             for (name, sensitivity) in named.chain(others) {
                 match lens.sight_of(sensitivity) {
+                    // A history is one person's: of people there are no sums.
+                    model::Sight::Clear if lens.aggregate_only && dataset.about_people => continue,
+                    model::Sight::Clear if lens.aggregate_only => add(format!("sums of `{name}`")),
                     model::Sight::Clear => add(format!("`{name}`")),
                     model::Sight::Glimpse => add(format!("`{name}` masked or coarsened")),
                     model::Sight::Hidden => continue,

@@ -128,9 +128,11 @@ impl Hub {
                 // It has no history, or none any more; one that is hidden is none.
                 return true;
             }
-            // Of what is for sums only, no value is looked at, and nobody singled out.
+            // Of what is for sums only, no value is looked at, and nobody singled out: a history is one
+            // person's.
             let only_sums = verdict.lens.aggregate_only;
-            if only_sums && (by_id || query.aggregation.is_none()) {
+            let singled_out = by_id || verdict.lens.dataset.about_people;
+            if only_sums && (singled_out || query.aggregation.is_none()) {
                 refused.get_or_insert(held.dataset);
                 return true;
             }

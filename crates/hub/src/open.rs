@@ -152,15 +152,23 @@ impl Hub {
         let now = self.now();
         self.state.throttle.lock().take(login, source.browser, now).map_err(HubError::Throttled)?;
         let principal = self.state.principal_by_login(login).filter(|p| p.status == Status::Active);
-        let hash = principal
-            .as_ref()
-            .and_then(|p| self.store.document(kinds::PASSWORD, &p.number.to_string()))
-            .and_then(|body| String::from_utf8(body.to_vec()).ok());
+        let hash_of = |number: u64| self.store.document(kinds::PASSWORD, &number.to_string());
+        let kept = principal.as_ref().and_then(|principal| hash_of(principal.number));
+        let hash = kept.as_ref().and_then(|body| String::from_utf8(body.to_vec()).ok());
         let password = password.to_owned();
         let fits = turn.hash(move || verify_password(&password, hash.as_deref())).await?;
         let (Some(principal), true) = (principal, fits) else { return Err(wrong()) };
         self.state.throttle.lock().give_back(login, source.browser);
-        self.open_session(&principal, 2, source)
+        let (token, session) = self.open_session(&principal, 2, source)?;
+        // Whoever chose another password meanwhile ended what the old one opens: before this one was
+        // there, or he sees it and ends it.
+        let now = self.state.principal(principal.number);
+        let active = now.is_some_and(|principal| principal.status == Status::Active);
+        if !active || hash_of(principal.number) != kept {
+            self.sign_out(&token);
+            return Err(wrong());
+        }
+        Ok((token, session))
     }
 
     /// A mark for a browser that signed in, so that strangers who guess never slow its owner down.

@@ -100,6 +100,12 @@ fn send(hub: &Hub, job: Job) {
 }
 
 pub(crate) fn seal_all(hub: &Hub) {
+    // Also while nothing else is written, for it makes room.
+    if !hub.store.is_poisoned()
+        && let Err(error) = hub.store.clean_ahead()
+    {
+        tracing::error!(%error, "what no seal came to name stays for now");
+    }
     if hub.trouble().is_some() {
         // It could not be written.
         return;

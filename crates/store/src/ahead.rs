@@ -1,9 +1,8 @@
 //! Chunks that are written ahead of the commit that names them.
 //!
 //! A seal may be of more than memory holds. What it makes goes to disk as it is made, with a note of
-//! what that is; the commit that names it takes the notes away. What is noted and never named is
-//! cleaned away before the next seal of its dataset: a plan that did not fit any more, or a process
-//! that ended meanwhile.
+//! what that is; the commit that names it takes the notes away. What is noted and will not be named is
+//! cleaned away: of a plan that did not fit any more, or of a process that ended meanwhile.
 
 use crate::batch::Under;
 use crate::codec;
@@ -35,15 +34,20 @@ pub struct Ahead<'a> {
     keys: Vec<Vec<u8>>,
     bytes: usize,
     notes: u32,
-    /// The ids of the keys that they lie under.
-    under: HashSet<[u8; 4]>,
+    /// The key that all of them lie under.
+    key: Option<u32>,
 }
 
 impl Ahead<'_> {
     /// Adds a chunk.
+    ///
+    /// # Errors
+    /// When the dataset got another key meanwhile: what was deleted with the old one would outlive it.
     pub fn put(&mut self, key: &[u8], plain: &[u8]) -> Result<(), StoreError> {
         let sealed = self.store.seal(Table::Chunk, key, Under::Dataset(self.dataset), plain)?;
-        self.under.insert(number_at(&sealed, 0));
+        if Some(u32::from_be_bytes(number_at(&sealed, 0))) != self.key {
+            return Err(StoreError::NoKey(format!("dataset {} as it was", self.dataset)));
+        }
         self.bytes += sealed.len();
         self.store.engine().put(&mut self.writes, Table::Chunk, key, sealed);
         self.keys.push(key.to_vec());
@@ -60,26 +64,54 @@ impl Ahead<'_> {
         let keys = std::mem::take(&mut self.keys);
         engine.put(&mut writes, Table::Meta, &note, codec::encode(&keys));
         (self.notes, self.bytes) = (self.notes + 1, 0);
-        self.store.check_room()?;
+        // More than others need: a seal is in nobody's way.
+        self.store.check_room(2)?;
         self.store.write(writes)
     }
 
-    /// Writes the rest. Gives how many notes there are; none when not all lies under this key.
-    pub fn finish(mut self, key: u32) -> Result<Option<u32>, StoreError> {
+    /// Writes the rest. Gives how many notes there are.
+    pub fn finish(mut self) -> Result<u32, StoreError> {
         self.flush()?;
-        let fits = self.under.iter().all(|id| *id == key.to_be_bytes());
-        Ok(fits.then_some(self.notes))
+        Ok(self.notes)
     }
 }
 
 impl Store {
-    /// Begins to write chunks of a generation that nothing names yet, once what no plan of the dataset
-    /// came to name is cleaned away.
-    pub(crate) fn write_ahead(
-        &self,
-        dataset: u32,
-        generation: u32,
-    ) -> Result<Ahead<'_>, StoreError> {
+    /// Begins to write chunks of a generation that nothing names yet.
+    pub(crate) fn write_ahead(&self, dataset: u32, generation: u32, key: Option<u32>) -> Ahead<'_> {
+        let writes = self.engine().writes();
+        Ahead {
+            store: self,
+            dataset,
+            generation,
+            writes,
+            keys: Vec::new(),
+            bytes: 0,
+            notes: 0,
+            key,
+        }
+    }
+
+    /// Cleans away what was written ahead and will not be named, when there is a little room.
+    ///
+    /// # Errors
+    /// When the engine cannot read or write.
+    pub fn clean_ahead(&self) -> Result<(), StoreError> {
+        let _alone = self.planning.lock();
+        for (dataset, _) in self.unnamed()?.generations {
+            self.clean_ahead_of(dataset)?;
+        }
+        Ok(())
+    }
+
+    /// The same of one dataset, by who holds `planning`.
+    pub(crate) fn clean_ahead_of(&self, dataset: u32) -> Result<(), StoreError> {
+        // First this, then the notes: those of a plan that is committed in between are gone by then.
+        if self.histories().read().is_planned(dataset) || self.check_room_for_less().is_err() {
+            return Ok(());
+        }
+        // What is encrypted anew meanwhile would come back.
+        let _alone = self.rewrapping.lock();
         let mut notes = Vec::new();
         let of_dataset = [NOTES, &dataset.to_be_bytes()].concat();
         self.engine().scan(Table::Meta, &of_dataset, |key, keys| {
@@ -92,16 +124,7 @@ impl Store {
             self.engine().remove(&mut writes, Table::Meta, &note);
             self.write(writes)?;
         }
-        Ok(Ahead {
-            store: self,
-            dataset,
-            generation,
-            writes: self.engine().writes(),
-            keys: Vec::new(),
-            bytes: 0,
-            notes: 0,
-            under: HashSet::new(),
-        })
+        Ok(())
     }
 
     /// What these notes tell of is named from now on.

@@ -92,8 +92,11 @@ fn insert<T>(run: &mut SmallVec<[(i64, T); 1]>, at: i64, value: T) -> bool {
 struct Plan {
     under_way: Weak<UnderWay>,
     /// Points that came since, and not after all others of their series.
-    late: HashSet<(u32, i64)>,
+    late: Late,
 }
+
+/// Instants of points that came late, by series.
+pub type Late = HashMap<u32, HashSet<i64>>;
 
 /// Dataset and entity of a series.
 pub type Owner = (u32, NonZeroU64);
@@ -203,7 +206,7 @@ impl History {
             && let Some(plan) = self.plans.get_mut(&dataset)
             && plan.under_way.strong_count() > 0
         {
-            plan.late.insert((series, at));
+            plan.late.entry(series).or_default().insert(at);
         }
         self.note_length(series, length);
     }
@@ -214,7 +217,7 @@ impl History {
         // It is not given again, whatever becomes of the plan.
         self.note_generation(dataset, generation);
         let under_way = Arc::new(UnderWay);
-        let plan = Plan { under_way: Arc::downgrade(&under_way), late: HashSet::new() };
+        let plan = Plan { under_way: Arc::downgrade(&under_way), late: Late::new() };
         self.plans.insert(dataset, plan);
         (generation, under_way)
     }
@@ -230,17 +233,29 @@ impl History {
     }
 
     /// What came late since the plan began.
-    pub fn end_plan(&mut self, dataset: u32) -> HashSet<(u32, i64)> {
+    pub fn end_plan(&mut self, dataset: u32) -> Late {
         self.plans.remove(&dataset).map(|plan| plan.late).unwrap_or_default()
     }
 
-    /// Takes away the open points of a series up to an instant, but for those that are kept.
-    pub fn close_upto(&mut self, series: u32, last: i64, kept: impl Fn(i64) -> bool) {
-        let stays = |at: i64| at > last || kept(at);
-        match self.open_mut(series) {
-            None => {}
-            Some(Open::Numbers(run)) => run.retain(|(at, _)| stays(*at)),
-            Some(Open::Rich(run)) => run.retain(|(at, _)| stays(*at)),
+    /// Takes away the open points of a series up to an instant, but for those that are kept, and the
+    /// memory they took.
+    pub fn close_upto(&mut self, series: u32, last: i64, kept: Option<&HashSet<i64>>) {
+        fn cut<T>(
+            run: &mut SmallVec<[(i64, T); 1]>,
+            last: i64,
+            kept: Option<&HashSet<i64>>,
+        ) -> bool {
+            run.retain(|(at, _)| *at > last || kept.is_some_and(|kept| kept.contains(at)));
+            run.shrink_to_fit();
+            run.is_empty()
+        }
+        let empty = match self.open_mut(series) {
+            None => return,
+            Some(Open::Numbers(run)) => cut(run, last, kept),
+            Some(Open::Rich(run)) => cut(run, last, kept),
+        };
+        if let Some(open) = self.open.get_mut(series as usize).filter(|_| empty) {
+            *open = None;
         }
     }
 

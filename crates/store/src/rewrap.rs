@@ -31,8 +31,8 @@ pub enum Rewrap {
 
 impl Store {
     /// Encrypts values of a dataset anew that lie under older keys, up to a limit, going on where it
-    /// ended before. What is written meanwhile lies under the new key: only the committer writes, and
-    /// it is the one who asks.
+    /// ended before. What is written meanwhile lies under the new key: only the committer writes what is
+    /// named, and it is the one who asks.
     ///
     /// # Errors
     /// When a value does not open or cannot be written.
@@ -46,6 +46,7 @@ impl Store {
         if older.is_empty() {
             return Ok(Rewrap::Done(older));
         }
+        let _alone = self.rewrapping.lock();
         // Rotated again meanwhile: what was written before that has to be looked at again.
         let from = from.filter(|from| from.older == older);
         let mut at = from.unwrap_or(Rewrapped { older, table: 0, after: Vec::new() });

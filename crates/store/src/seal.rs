@@ -84,8 +84,10 @@ pub struct Sealed {
     pub residual: Vec<Rows>,
     /// Series whose open points are in it, up to this instant.
     upto_of: Vec<(u32, i64)>,
+    /// Of what is before it nothing was taken.
+    floor: i64,
     /// The key that all of it lies under.
-    key: u32,
+    key: Option<u32>,
     /// Its notes of what was written ahead.
     notes: u32,
     under_way: Arc<UnderWay>,
@@ -105,17 +107,22 @@ impl Sealed {
     }
 
     pub(crate) fn apply(self, history: &mut History) {
+        let floor = history.floor(self.dataset);
         if !self.chunks.is_empty() {
-            history.add_manifest(self.dataset, &self.manifest());
+            let mut manifest = self.manifest();
+            manifest.chunks.retain(|chunk| chunk.last >= floor);
+            history.add_manifest(self.dataset, &manifest);
         }
         history.add_segments(self.dataset, self.parts(), self.merged);
         let late = history.end_plan(self.dataset);
         for (series, last) in self.upto_of {
             // What came late since then may not be in it: it stays open, and wins over what is.
-            history.close_upto(series, last, |at| late.contains(&(series, at)));
+            history.close_upto(series, last, late.get(&series));
         }
         history.long.remove(&self.dataset);
-        history.expired.remove(&self.dataset);
+        if floor <= self.floor {
+            history.expired.remove(&self.dataset);
+        }
         let blobs = history.blobs.entry(self.dataset).or_default();
         *blobs = blobs.split_off(&(self.upto + 1));
         if self.left > 0 {
@@ -244,11 +251,33 @@ impl Store {
             // Rows that cannot be read would go with those that can.
             return Ok(None);
         }
+        let _alone = self.planning.lock();
+        let key = || self.keys().read().current(vault::Scope::Dataset(dataset));
+        let before = key();
+        if self.leaving().contains(&Under::Dataset(dataset)) {
+            return Ok(None);
+        }
+        match self.plan(dataset, per_subject, when, before) {
+            Ok(Some(sealed)) => Ok(Some(sealed)),
+            ended => {
+                self.clean_ahead_of(dataset)?;
+                // With another key it is planned again.
+                if key() == before { ended } else { Ok(None) }
+            }
+        }
+    }
+
+    fn plan(
+        &self,
+        dataset: u32,
+        per_subject: bool,
+        when: SealPlan,
+        key: Option<u32>,
+    ) -> Result<Option<Sealed>, StoreError> {
         let most = self.count_of(dataset).saturating_mul(POINTS_PER_DOCUMENT);
         let most_bytes = self.count_of(dataset).saturating_mul(BYTES_PER_DOCUMENT);
         let max_open_bytes = when.max_open_bytes.max(most_bytes);
         let when = SealPlan { max_open: when.max_open.max(most), max_open_bytes, ..when };
-        let _alone = self.planning.lock();
         let gone = {
             let history = self.histories().read();
             let upto = self.next_commit() - 1;
@@ -266,8 +295,7 @@ impl Store {
         };
         let no_key = || StoreError::NoKey(format!("dataset {dataset}"));
         let digest_key = self.digest_key(Under::Dataset(dataset)).ok_or_else(no_key)?;
-        let key = self.keys().read().current(vault::Scope::Dataset(dataset)).ok_or_else(no_key)?;
-        let ahead = self.write_ahead(dataset, generation)?;
+        let ahead = self.write_ahead(dataset, generation, key);
         let older = gone.iter().map(|generation| Older {
             store: self,
             dataset,
@@ -294,6 +322,7 @@ impl Store {
                 left: 0,
                 residual: Vec::new(),
                 upto_of: Vec::new(),
+                floor,
                 key,
                 notes: 0,
                 under_way,
@@ -315,24 +344,22 @@ impl Store {
             let open = runs.take(series);
             self.plan_series(&mut making, series, open)?;
         }
-        self.finish(making)
+        self.finish(making).map(Some)
     }
 
-    /// None when the dataset got another key meanwhile.
-    fn finish(&self, mut making: Making) -> Result<Option<Sealed>, StoreError> {
+    fn finish(&self, mut making: Making) -> Result<Sealed, StoreError> {
         if let Some(last) = making.builder.finish() {
             self.segment(&mut making, &last)?;
         }
         self.encode_rest(&mut making, 0);
         let Making { mut sealed, ahead, digest_key, .. } = making;
-        let Some(notes) = ahead.finish(sealed.key)? else { return Ok(None) };
-        sealed.notes = notes;
+        sealed.notes = ahead.finish()?;
         let digest = |plain: Vec<u8>| vault::keyed_digest(&digest_key, &[&plain]);
         sealed.chunks_digest =
             (!sealed.chunks.is_empty()).then(|| digest(codec::encode(&sealed.manifest())));
         sealed.segments_digest =
             (!sealed.segments.is_empty()).then(|| digest(codec::encode(&sealed.parts())));
-        Ok(Some(sealed))
+        Ok(sealed)
     }
 
     /// Encodes what stays open when it is more than so many rows.
@@ -508,7 +535,7 @@ impl Store {
         let forgotten = history.forgotten_at.get(&sealed.dataset).copied().unwrap_or(0);
         let key = self.keys().read().current(vault::Scope::Dataset(sealed.dataset));
         forgotten <= sealed.upto
-            && key == Some(sealed.key)
+            && key == sealed.key
             && history.plan_of(sealed.dataset).is_some_and(|of| Arc::ptr_eq(&of, &sealed.under_way))
     }
 
@@ -522,8 +549,19 @@ impl Store {
         &self,
         writes: &mut Writes,
         sealed: &Sealed,
+        floor: Option<i64>,
     ) -> Result<(), StoreError> {
         let dataset = sealed.dataset;
+        // What ended while it was planned.
+        let floor = self.histories().read().floor(dataset).max(floor.unwrap_or(i64::MIN));
+        for chunk in sealed.chunks.iter().filter(|chunk| chunk.last < floor) {
+            let key = chunk_key(dataset, chunk.series, sealed.generation);
+            self.engine().remove(writes, Table::Chunk, &key);
+        }
+        for (part, _) in (0..).zip(&sealed.segments).filter(|(_, part)| part.last < floor) {
+            let key = Place { dataset, generation: sealed.generation, part }.key();
+            self.engine().remove(writes, Table::Chunk, &key);
+        }
         self.forget_notes(writes, dataset, sealed.generation, sealed.notes);
         if !sealed.chunks.is_empty() {
             self.write_manifest(writes, sealed, MANIFEST, &codec::encode(&sealed.manifest()))?;

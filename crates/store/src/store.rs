@@ -61,6 +61,8 @@ pub struct Store {
     head: Mutex<Head>,
     /// Held by the one who plans a seal.
     pub(crate) planning: Mutex<()>,
+    /// Held while a chunk that lies there is written anew, or cleaned away.
+    pub(crate) rewrapping: Mutex<()>,
     position_file: std::fs::File,
     commits: AtomicU64,
     records: AtomicU64,
@@ -188,6 +190,7 @@ impl Store {
             documents: RwLock::default(),
             head: Mutex::new(Head { tree }),
             planning: Mutex::new(()),
+            rewrapping: Mutex::new(()),
             position_file,
             commits: AtomicU64::new(found.commits),
             records: AtomicU64::new(found.records),
@@ -321,7 +324,7 @@ impl Store {
     /// When the store is poisoned, the disk is full or a key is missing; nothing is changed then.
     pub fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
         self.check_writable()?;
-        self.check_room()?;
+        self.check_room(1)?;
         let mut head = self.head.lock();
         let commit = self.next_commit();
         let mut writes = self.engine.writes();
@@ -332,7 +335,9 @@ impl Store {
             self.write_document(&mut writes, document)?;
         }
         for sealed in &batch.sealed {
-            self.write_sealed(&mut writes, sealed)?;
+            let ends = batch.retained.iter().filter(|(dataset, _)| *dataset == sealed.dataset);
+            let floor = ends.map(|(_, floor)| floor.0).max();
+            self.write_sealed(&mut writes, sealed, floor)?;
         }
         for (dataset, floor) in &batch.retained {
             let key = manifest_key(*dataset, RETAINED, 0);
@@ -395,8 +400,17 @@ impl Store {
         Ok(commit)
     }
 
-    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
-        if self.files.free_bytes() < self.options.min_free_bytes {
+    /// Whether there is so many times the room left that has to be.
+    pub(crate) fn check_room(&self, times: u64) -> Result<(), StoreError> {
+        if self.files.free_bytes() < self.options.min_free_bytes.saturating_mul(times) {
+            return Err(StoreError::Full(self.options.min_free_bytes >> 20));
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for what only takes away.
+    pub(crate) fn check_room_for_less(&self) -> Result<(), StoreError> {
+        if self.files.free_bytes() < self.options.min_free_bytes / 2 {
             return Err(StoreError::Full(self.options.min_free_bytes >> 20));
         }
         Ok(())
@@ -631,7 +645,6 @@ impl Store {
         }
         self.write(writes)?;
         self.drop_keys(&ids)?;
-        self.leaving.write().remove(&under);
         self.parts.clear();
         let mut entities = self.entities.write();
         let mut history = self.history.write();
@@ -646,6 +659,9 @@ impl Store {
         if let Under::Dataset(dataset) | Under::Subject(dataset, _) = under {
             history.forgotten_at.insert(dataset, self.next_commit());
         }
+        // Until here no seal is planned of what goes.
+        drop((entities, history));
+        self.leaving.write().remove(&under);
         Ok(ids.len())
     }
 

@@ -67,6 +67,58 @@ fn long_texts_are_sealed_by_their_bytes() {
     assert!(store.plan_seal(DATASET, false, when).unwrap().is_none(), "nothing is open any more");
 }
 
+/// Chunks on disk, and those of them that nothing names.
+fn chunks(store: &Store) -> (usize, usize) {
+    let mut chunks = 0;
+    let count = |_: &[u8], _: &[u8]| {
+        chunks += 1;
+        Ok(())
+    };
+    store.engine().scan(crate::engine::Table::Chunk, b"", count).unwrap();
+    (chunks, store.unnamed().unwrap().chunks.len())
+}
+
+/// What is deleted while a seal of it is made is not saved by it under the next key.
+#[test]
+fn a_seal_writes_nothing_under_a_key_that_came_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = fresh(&directory);
+    let under = Under::Dataset(DATASET);
+    let key = |store: &Store| store.keys().read().current(vault::Scope::Dataset(DATASET));
+    let mut ahead = store.write_ahead(DATASET, 1, key(&store));
+    let place = |part| crate::segment::Place { dataset: DATASET, generation: 1, part }.key();
+    ahead.put(&place(0), b"before").unwrap();
+    store.shred(under, &store.keys_of(under)).unwrap();
+    assert!(ahead.put(&place(1), b"after").is_err());
+    store.ensure_key(under, false).unwrap();
+    assert!(ahead.put(&place(2), b"after").is_err());
+    ahead.finish().unwrap();
+    assert_eq!(chunks(&store), (1, 1));
+    store.clean_ahead().unwrap();
+    assert_eq!(chunks(&store), (0, 0));
+}
+
+/// What ends between the plan of a seal and its commit stays nowhere.
+#[test]
+fn what_ends_while_a_seal_is_planned_does_not_stay_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = fresh(&directory);
+    let when = SealPlan { min_points: 4, max_blobs: 1, segment_points: 2, ..SealPlan::default() };
+    let old = (0..9).map(|at| (1, at)).chain([(2, 1), (2, 2), (3, 50), (3, 51)]);
+    store.commit(numbers(&store, &old.collect::<Vec<_>>())).unwrap();
+    let plan = store.plan_seal(DATASET, false, when).unwrap().unwrap();
+    assert_eq!(chunks(&store), (3, 3));
+    store.commit(Batch { retained: vec![(DATASET, Time(20))], ..Batch::default() }).unwrap();
+    store.commit(Batch { sealed: vec![plan], ..Batch::default() }).unwrap();
+    for _ in 0..2 {
+        assert_eq!(chunks(&store), (1, 0));
+        assert_eq!((seen(&store, 1), seen(&store, 2)), (Vec::new(), Vec::new()));
+        assert_eq!(seen(&store, 3), vec![(50, 50), (51, 51)]);
+        drop(store);
+        store = open(&directory).unwrap();
+    }
+}
+
 /// What a plan wrote that was never committed goes with the next, also after a restart.
 #[test]
 fn what_no_seal_came_to_name_is_cleaned_away() {
@@ -75,30 +127,24 @@ fn what_no_seal_came_to_name_is_cleaned_away() {
     let when = SealPlan { min_points: 4, max_blobs: 1, segment_points: 2, ..SealPlan::default() };
     let points: Vec<(u32, i64)> = (0..9).map(|at| (1, at)).chain([(2, 1), (3, 1)]).collect();
     store.commit(numbers(&store, &points)).unwrap();
-    let chunks = |store: &Store| {
-        let mut chunks = 0;
-        let count = |_: &[u8], _: &[u8]| {
-            chunks += 1;
-            Ok(())
-        };
-        store.engine().scan(crate::engine::Table::Chunk, b"", count).unwrap();
-        chunks
-    };
     for restart in [false, true] {
         let plan = store.plan_seal(DATASET, false, when).unwrap().unwrap();
         assert!(store.plan_seal(DATASET, false, when).unwrap().is_none(), "one is under way");
-        assert_eq!((chunks(&store), store.unnamed().unwrap().chunks.len()), (2, 2));
+        assert_eq!(chunks(&store), (2, 2));
         drop(plan);
         if restart {
             drop(store);
             store = open(&directory).unwrap();
         }
+        store.clean_ahead().unwrap();
+        assert_eq!(chunks(&store), (0, 0), "restart: {restart}");
     }
     let plan = store.plan_seal(DATASET, false, when).unwrap().unwrap();
+    store.clean_ahead().unwrap();
     store.commit(numbers(&store, &[(1, 4), (1, 20)])).unwrap();
     assert!(store.is_current(&plan));
     store.commit(Batch { sealed: vec![plan], ..Batch::default() }).unwrap();
-    assert_eq!((chunks(&store), store.unnamed().unwrap().chunks.len()), (2, 0));
+    assert_eq!(chunks(&store), (2, 0));
     assert_eq!(seen(&store, 1).len(), 10);
     assert!(matches!(
         store.histories().read().open(1),

@@ -70,6 +70,8 @@ pub fn enrol(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> 
 }
 
 pub fn enrol_device(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError> {
+    // Nobody is to be there before a dataset is, and its steward.
+    super::dataset_of(hub, body)?;
     let mut principal = principal_of(hub, body, Kind::Device)?;
     principal.datasets = vec![text(body, "dataset")?];
     if principal.streams.is_empty() {
@@ -335,7 +337,11 @@ impl Hub {
             }
             _ => None,
         };
-        let _beside = self.governing.beside(&principal.login).await;
+        // Of an official it ends his sign-ins: no act of his goes on beside it.
+        let official = principal.kind == Kind::Official;
+        let _alone = if official { Some(self.governing.alone().await) } else { None };
+        let _beside =
+            if official { None } else { Some(self.governing.beside(&principal.login).await) };
         let principal = owner().filter(|now| now.number == principal.number).ok_or_else(wrong)?;
         let mut effects = Effects {
             documents: vec![document(kinds::CREDENTIAL, &digest, None)],

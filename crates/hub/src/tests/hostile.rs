@@ -184,7 +184,10 @@ async fn what_waits_for_a_second_person() {
     ask(put(90)).await;
     let gauge = json!({"login": "gauge", "dataset": "rivers", "streams": ["urn:x:*"]});
     let report = hub.act(&one, act("device.enrol", &gauge)).await.unwrap();
-    assert_eq!(report.pending.is_some(), !governs(&hub, &one));
+    assert!(report.pending.is_some());
+    let nowhere = json!({"login": "early", "dataset": "not-yet", "streams": ["urn:x:*"]});
+    let early = hub.act(&one, act("device.enrol", &nowhere)).await;
+    assert!(matches!(early, Err(HubError::NotFound(_))), "{early:?}");
     for n in 0..200 {
         let body = json!({"id": format!("p{n}"), "title": "t", "kind": "service"});
         match hub.act(&one, act("purpose.put", &body)).await {
@@ -248,10 +251,27 @@ async fn acts_side_by_side_never_take_the_same_login_number_or_code() {
     hub.stop().await;
 }
 
-fn governs(hub: &Hub, session: &Session) -> bool {
-    let snapshot = hub.state.snapshot();
-    let (_, rivers) = snapshot.dataset("rivers").unwrap();
-    snapshot.decide(session, model::Action::Govern, rivers).allowed
+/// Whoever signs in with the old password while another is chosen is not in when that is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_password_opens_nothing_once_another_is_chosen() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    let source = crate::Source { zone: model::Zone::City, block: crate::Block::Own, browser: None };
+    let code = hub.first_code("one").await.unwrap();
+    hub.redeem(&code, Some("the password of before"), &source).await.unwrap();
+    let code = hub.sign_in_code("one").await.unwrap();
+    let mut signing = Box::pin(hub.sign_in("one", "the password of before", &source));
+    std::future::poll_fn(|context| {
+        // It knows the old hash now, and computes.
+        assert!(signing.as_mut().poll(context).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    hub.redeem(&code, Some("another password than before"), &source).await.unwrap();
+    let signed_in = signing.await;
+    assert!(matches!(signed_in, Err(HubError::Unauthenticated(_))), "{signed_in:?}");
+    hub.sign_in("one", "another password than before", &source).await.unwrap();
+    hub.stop().await;
 }
 
 /// What waits to be told is decided again when it is told, and an erased person is told of to nobody.
