@@ -35,9 +35,11 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = tempfile::NamedTempFile::new().unwrap();
-    // Seal and retain early, so that both happen between the kills.
+    // Seal and retain early, so that both happen between the kills. More waits to be told than a hub that is
+    // killed so often can tell; nothing of it is to be over a limit.
     let settings = format!(
-        "[egress]\nallow = [\"127.0.0.1:{port}\"]\n[limits]\noutbox = 1000000\n[store]\nseal_points = 40\nseal_commits = 200\n\
+        "[egress]\nallow = [\"127.0.0.1:{port}\"]\n[limits]\noutbox = 1000000\noutbox_bytes = 1073741824\n\
+         outbox_all = 1073741824\n[store]\nseal_points = 40\nseal_commits = 200\n\
          seal_every_ms = 100\nretain_every_ms = 200\n"
     );
     std::fs::write(config.path(), settings).unwrap();
