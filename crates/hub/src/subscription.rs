@@ -335,7 +335,8 @@ impl Hub {
             ));
         }
         if session.principal.kind == model::Kind::Device {
-            return Err(HubError::NotOffered("subscribing as a device".into()));
+            // It reads nothing.
+            return Err(self.forbidden(session, model::Action::Read, &guard::hub_dataset()));
         }
         if self.subscriptions.all.read().by_id.len() >= self.options.limits.subscriptions {
             return Err(HubError::Limit {

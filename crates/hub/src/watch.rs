@@ -141,7 +141,8 @@ impl Hub {
             return Err(HubError::Unauthenticated(what.into()));
         }
         if session.principal.kind == model::Kind::Device {
-            return Err(HubError::NotOffered("watching as a device".into()));
+            // It reads nothing.
+            return Err(self.forbidden(session, model::Action::Read, &guard::hub_dataset()));
         }
         let limits = &self.options.limits;
         let full = |name: &'static str, limit: usize| {
