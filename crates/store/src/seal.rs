@@ -138,7 +138,6 @@ struct Making<'a> {
     ahead: Ahead<'a>,
     digest_key: Secret,
     when: SealPlan,
-    floor: i64,
     rest: Vec<Row>,
     builder: Builder,
     older: Vec<Older<'a>>,
@@ -330,7 +329,6 @@ impl Store {
             ahead,
             digest_key,
             when,
-            floor,
             rest: Vec::new(),
             builder: Builder::new(when.segment_points),
         };
@@ -395,7 +393,7 @@ impl Store {
         let owner = self.histories().read().owner(series);
         let (mut numbers, mut rich) = self.merged(making, series)?;
         let Some((_, entity)) = owner else { return Ok(()) };
-        let floor = making.floor;
+        let floor = making.sealed.floor;
         match open {
             None => {}
             Some(Open::Numbers(run)) => {
@@ -503,8 +501,9 @@ impl Store {
                 rich.append(&mut keep);
             }
         }
-        numbers.retain(|(at, _)| *at >= making.floor);
-        rich.retain(|point| point.at >= making.floor);
+        let floor = making.sealed.floor;
+        numbers.retain(|(at, _)| *at >= floor);
+        rich.retain(|point| point.at >= floor);
         Ok((numbers, rich))
     }
 
