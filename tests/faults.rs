@@ -7,40 +7,47 @@ use std::process::Command;
 
 const STREAM: &str = "urn:ngsi-ld:FloodMonitoring:fault";
 
-/// A city whose engine's journal fails at the `nth` call from its start, and ever after.
-fn failing(call: &str, error: &str, nth: u32) -> (City, String, String) {
+/// What fails: a call on the engine's journal, which is told how, and when: at one of the calls alone.
+struct Fault {
+    call: &'static str,
+    error: &'static str,
+    nth: u32,
+    /// Nor can the ring be written.
+    ring: bool,
+}
+
+/// A city whose disk has a fault, with what was called on its journal since.
+fn failing(fault: &Fault) -> (City, String, String, tempfile::NamedTempFile) {
+    let Fault { call, error, nth, ring } = fault;
     let mut city = City::start();
     let device = city.enrol_device("fault", "rivers", STREAM);
     city.enrol_official("social.1", "social", &["department"]);
     city.stop();
+    let calls = tempfile::NamedTempFile::new().unwrap();
     let journal = city.data().join("store/0.jnl");
-    let inject = format!("inject={call}:error={error}:when={nth}+");
-    let trace = format!("trace={call}");
-    city.launch_under(&[
-        "strace",
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-P",
-        journal.to_str().unwrap(),
-        "-e",
-        &trace,
-        "-e",
-        &inject,
-    ]);
+    let ring_file = city.data().join("ring");
+    let inject = format!("inject={call}:error={error}:when={nth}");
+    let trace = format!("trace={call},pwrite64");
+    let output = calls.path().to_str().unwrap();
+    let mut under = vec!["strace", "-D", "-f", "-qq", "-o", output, "-P"];
+    under.push(journal.to_str().unwrap());
+    if *ring {
+        // Only the ring is written in place.
+        under.extend(["-P", ring_file.to_str().unwrap(), "-e", "inject=pwrite64:error=ENOSPC"]);
+    }
+    under.extend(["-e", &trace, "-e", &inject]);
+    city.launch_under(&under);
     let sign_in = json!({"login": "social.1", "password": PASSWORD});
     let social = city.post("/api/v1/session", "", &sign_in).json()["token"].clone();
-    (city, device, social.as_str().unwrap().to_owned())
+    (city, device, social.as_str().unwrap().to_owned(), calls)
 }
 
 fn note(n: u32) -> Value {
     json!({"id": format!("urn:ngsi-ld:Note:{n}"), "type": "Note", "level": n})
 }
 
-fn fails_safely(call: &str, error: &str) {
-    let (mut city, device, social) = failing(call, error, 40);
+/// Writes until a write is refused; gives how many were acknowledged.
+fn until_refused(city: &City) -> u32 {
     let mut acknowledged = 0;
     let refused = loop {
         let answer = city.post("/ngsi-ld/v1/entities", "app", &note(acknowledged));
@@ -52,7 +59,28 @@ fn fails_safely(call: &str, error: &str) {
     };
     assert!(acknowledged > 0, "the fault comes too early");
     assert_eq!(refused.status, 503, "{}", refused.text);
-    // Never tried again on the same file, and said so.
+    acknowledged
+}
+
+/// Class A of DESIGN section 8: what must be recorded first is refused, and says why.
+fn class_a_is_refused(city: &City, social: &str) {
+    let register = "/ngsi-ld/v1/entities?type=EvacuationAssistance&limit=1";
+    let export = "/api/v1/chart?entity=urn:ngsi-ld:EvacuationAssistance:001&attribute=need";
+    for refused in [
+        city.get(register, &format!("{social}:social-care")),
+        city.get(export, &format!("{social}:social-care")),
+        city.act("admin", "dataset.rotate_key", json!({"dataset": "test"})),
+        city.act("steward", "device.revoke", json!({"login": "fault", "dataset": "rivers"})),
+    ] {
+        assert_eq!(refused.status, 503, "{}", refused.text);
+        assert!(refused.text.contains("remedy"), "{}", refused.text);
+    }
+}
+
+fn fails_safely(fault: &Fault) {
+    let (mut city, device, social, calls) = failing(fault);
+    let acknowledged = until_refused(&city);
+    // Never tried again on the same file, and said so; only this one call would have failed.
     for n in 0..3 {
         let again = city.post("/ngsi-ld/v1/entities", "app", &note(10_000 + n));
         assert_eq!(again.status, 503, "{}", again.text);
@@ -63,16 +91,25 @@ fn fails_safely(call: &str, error: &str) {
         let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Note:{n}?options=keyValues");
         assert_eq!(city.get(&path, "app").json()["level"], json!(n));
     }
-    // Reads that must be recorded before the answer are not answered, but for an emergency: then
-    // the record goes to the ring too.
+    class_a_is_refused(&city, &social);
+    // Class B: for an emergency the list is shown, and its record goes to the ring, as life-safety
+    // readings do; with an alarm.
     let register = "/ngsi-ld/v1/entities?type=EvacuationAssistance&limit=1";
-    assert_eq!(city.get(register, &format!("{social}:social-care")).status, 503);
     let shown = city.get(register, "crisis:flood-response");
-    assert_eq!(shown.status, 200, "{}", shown.text);
-    let reading = json!([{"id": STREAM, "type": "FloodMonitoring",
-        "currentLevel": {"value": 321, "unitCode": "CMT", "observedAt": "2026-02-01T10:00:00Z"}}]);
-    let kept = city.post(UPSERT, &device, &reading);
-    assert!(kept.status < 300, "life-safety goes on: {}", kept.text);
+    let kept = city.post(UPSERT, &device, &level(9));
+    let trouble = city.get("/api/v1/state", "admin").json()["trouble"].clone();
+    assert!(trouble.as_str().is_some_and(|alarm| alarm.contains("restart")), "{trouble}");
+    if fault.ring {
+        // The ring cannot take it either: no acknowledgement, and no look.
+        assert_eq!((shown.status, kept.status), (503, 503), "{} {}", shown.text, kept.text);
+    } else {
+        assert_eq!(shown.status, 200, "{}", shown.text);
+        assert!(kept.status < 300, "life-safety goes on: {}", kept.text);
+        let calls = std::fs::read_to_string(calls.path()).unwrap();
+        let failed = calls.lines().position(|line| line.contains("INJECTED")).unwrap();
+        let after: Vec<_> = calls.lines().skip(failed + 1).collect();
+        assert!(!after.iter().any(|line| line.contains(fault.call)), "tried again: {after:?}");
+    }
     city.kill();
     city.launch();
     for n in 0..acknowledged {
@@ -83,27 +120,41 @@ fn fails_safely(call: &str, error: &str) {
         let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Note:{}", 10_000 + n);
         assert_eq!(city.get(&path, "app").status, 404, "refused is not done");
     }
-    let level = city.get(&format!("/ngsi-ld/v1/entities/{STREAM}?options=keyValues"), "").json();
-    assert_eq!(level["currentLevel"], json!(321), "{level}");
-    let looked =
-        city.get("/api/v1/records?dataset=evacuation&purpose=flood-response&limit=5", "auditor");
-    assert!(
-        looked.text.contains("\"counted\""),
-        "the emergency read has its record: {}",
-        looked.text
-    );
+    if !fault.ring {
+        let path = format!("/ngsi-ld/v1/entities/{STREAM}?options=keyValues");
+        let found = city.get(&path, "").json();
+        assert_eq!(found["currentLevel"], json!(9), "{found}");
+        let looked = city
+            .get("/api/v1/records?dataset=evacuation&purpose=flood-response&limit=5", "auditor");
+        assert!(
+            looked.text.contains("\"counted\""),
+            "the emergency read has its record: {}",
+            looked.text
+        );
+    }
+    // A device that was to be revoked is not, for it was refused.
+    assert!(city.post(UPSERT, &device, &level(10)).status < 300);
     assert_eq!(city.post("/ngsi-ld/v1/entities", "app", &note(20_000)).status, 201);
     city.verify_clean();
 }
 
 #[test]
 fn a_failed_fsync_is_never_tried_again() {
-    fails_safely("fdatasync", "EIO");
+    for (error, nth) in [("EIO", 40), ("ENOSPC", 57)] {
+        fails_safely(&Fault { call: "fdatasync", error, nth, ring: false });
+    }
 }
 
 #[test]
 fn a_failed_write_is_never_tried_again() {
-    fails_safely("write", "ENOSPC");
+    for (error, nth) in [("ENOSPC", 40), ("EIO", 71)] {
+        fails_safely(&Fault { call: "write", error, nth, ring: false });
+    }
+}
+
+#[test]
+fn what_neither_log_nor_ring_can_take_is_not_acknowledged() {
+    fails_safely(&Fault { call: "fdatasync", error: "EIO", nth: 40, ring: true });
 }
 
 /// Nothing can be opened any more, of all that the hub keeps: keys are not changed, what was open goes
@@ -381,11 +432,30 @@ fn a_clock_that_jumps_loses_nothing_and_locks_nobody_out() {
         let wrong = json!({"login": "social.1", "password": "kuda meja awan tujuh sebelas"});
         assert_eq!(city.post("/api/v1/session", "", &wrong).status, 401, "{offset}");
     }
+    // All of it is there, whatever the clock said: also where what is old goes.
+    let all_there = |city: &City| {
+        for n in 1..=4 {
+            let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Note:{n}?options=keyValues");
+            assert_eq!(city.get(&path, "app").json()["level"], json!(n));
+        }
+        let path = format!(
+            "/ngsi-ld/v1/temporal/entities/{STREAM}?attrs=currentLevel&options=temporalValues"
+        );
+        let levels = city.get(&path, "").json()["currentLevel"]["values"].clone();
+        let levels: Vec<_> =
+            levels.as_array().unwrap().iter().map(|point| point[0].as_u64().unwrap()).collect();
+        assert_eq!(levels, [1, 2, 3, 4]);
+    };
+    all_there(&city);
     // Far on, what was given for a time has ended; back home it holds again.
     set("+4000d");
     assert_eq!(city.get("/api/v1/principals", "admin").status, 401);
     set("+0");
     assert_eq!(city.get("/api/v1/principals", "admin").status, 200);
+    all_there(&city);
+    city.kill();
+    city.launch();
+    all_there(&city);
     city.verify_clean();
 }
 

@@ -61,6 +61,18 @@ fn overlapping_claims_and_bad_policies_are_refused() {
         let refused = city.act("admin", "policies.put", json!({"text": text}));
         assert_eq!(refused.status, 409, "{action}: {}", refused.text);
     }
+    // Nor locks he everybody out for good.
+    let start = old.find("@id(\"administrator-govern\")").unwrap();
+    let end = start + 1 + old[start + 1..].find("@id(").unwrap();
+    let without = format!("{}{}", &old[..start], &old[end..]);
+    let forbidden = format!(
+        "{old}\n@id(\"never\") forbid (principal, action == Tanggul::Action::\"govern\", resource);"
+    );
+    for text in [without, forbidden] {
+        let refused = city.act("admin", "policies.put", json!({"text": text}));
+        assert_eq!(refused.status, 409, "{}", refused.text);
+        assert!(refused.text.contains("govern the hub any more"), "{}", refused.text);
+    }
     // Nor does he become the only one.
     official(&city, "second.admin", &["administrator"]);
     let alone = city.act("admin", "principal.revoke", json!({"login": "second.admin"}));

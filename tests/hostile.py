@@ -1,10 +1,10 @@
-"""Whoever means harm to a city: crowds of idle connections, heads and bodies that never end, bombs of depth,
-contexts and patterns, bytes that are no MQTT. Others are served meanwhile, and nothing answers 5xx.
+"""Whoever means harm to a city: crowds of idle connections, heads and bodies that never end, bombs of depth, contexts,
+patterns, heads and streams, bytes that are no MQTT. Each is cut at its limit, nothing answers 5xx, and somebody known
+works on meanwhile, on a connection that he keeps and on new ones.
 
-hostile.py READY_FILE CROWD   prints {"crowd": N, "calm_p99_ms": ..., "crowd_p99_ms": ..., "newcomers": ..., ...}
+hostile.py READY_FILE CROWD   prints {"calm": {"p99_ms": ..., "longest_ms": ..., "asked": ...}, "crowd": {...}, "reached": ..., ...}
 """
 import errno
-import http.client
 import json
 import multiprocessing
 import random
@@ -14,45 +14,20 @@ import ssl
 import sys
 import threading
 import time
-import urllib.parse
+
+from others import Door, Others
 
 READY = json.load(open(sys.argv[1]))
 CROWD = int(sys.argv[2])
-BASE = urllib.parse.urlsplit(READY["https"])
+DOOR, ADMIN = Door(READY), Door(READY, "admin")
+BASE, TOKEN = DOOR.base, DOOR.token
 MQTT = int(READY["mqtts"].rsplit(":", 1)[1])
-TLS = ssl.create_default_context(cafile=READY["ca"])
-TOKEN = READY["tokens"]["app"]
+TLS = DOOR.tls
 TCP_SYN_SENT = 2
 _, HANDLES = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (HANDLES, HANDLES))
 # What one process of the crowd holds; a larger crowd takes several.
 SHARE = min(HANDLES - 500, 15_000)
-
-
-def ask(connection, method="GET", path="/ngsi-ld/v1/entities?type=T&limit=1", body=None, kind="application/json"):
-    connection.request(method, path, body, {"Authorization": "Bearer " + TOKEN, "Content-Type": kind})
-    answer = connection.getresponse()
-    text = answer.read()
-    return answer.status, text
-
-
-def connect():
-    return http.client.HTTPSConnection(BASE.hostname, BASE.port, context=TLS, timeout=30)
-
-
-def answers(connection, count):
-    """How long each of so many answers takes, in seconds."""
-    took = []
-    for _ in range(count):
-        since = time.perf_counter()
-        status, text = ask(connection)
-        assert status == 200, (status, text)
-        took.append(time.perf_counter() - since)
-    return took
-
-
-def p99_ms(took):
-    return sorted(took)[int(len(took) * 0.99)] * 1000
 
 
 def strangers(numbers, ready, leave, reached):
@@ -77,26 +52,23 @@ def strangers(numbers, ready, leave, reached):
     leave.wait()
 
 
-def crowd(known):
+def crowd():
     fork = multiprocessing.get_context("fork")
     ready, leave, reached = fork.Semaphore(0), fork.Event(), fork.Value("i", 0)
     parts = [range(first, min(first + SHARE, CROWD)) for first in range(0, CROWD, SHARE)]
     processes = [fork.Process(target=strangers, args=(part, ready, leave, reached)) for part in parts]
-    during = []
     for process in processes:
         process.start()
         while not ready.acquire(timeout=0.1):
             assert process.is_alive(), "the crowd cannot be held"
-            during += answers(known, 100)
-    during += answers(known, 300)
     newcomers = 0
     for _ in range(20):
-        newcomer = connect()
-        newcomers += ask(newcomer)[0] == 200
+        newcomer = DOOR.connect()
+        newcomers += DOOR.ask(newcomer)[0] == 200
         newcomer.close()
     leave.set()
     [process.join() for process in processes]
-    return {"crowd_p99_ms": p99_ms(during), "crowd_longest_ms": max(during) * 1000, "newcomers": newcomers, "reached": reached.value}
+    return {"crowd": CROWD, "reached": reached.value, "newcomers": newcomers}
 
 
 def slow():
@@ -129,44 +101,117 @@ def slow():
     return {"slow_cut_after_s": max(ended)}
 
 
-def bombs(known):
-    """Things that are small to send and large to take in."""
-    deep = "[" * 100_000 + "]" * 100_000
-    wide = {"id": "urn:x:1", "type": "T", **{f"a{n}": n for n in range(5_000)}}
-    nested = {"@context": {f"t{n}": f"t{n + 1}:x" for n in range(9_000)}, "id": "urn:x:1", "type": "T"}
-    circle = {"@context": [{"a": "b:x", "b": "a:x"}] * 50, "id": "urn:x:1", "type": "T", "a": 1}
-    doubling = {"@context": {f"t{n}": f"t{n + 1}:t{n + 1}:" for n in range(60)}, "id": "urn:x:1", "type": "T"}
-    huge = '{"id":"urn:x:1","type":"T","n":' + "9" * 1_000_000 + "}"
-    worst = 0.0
-    for path, body, kind in [
-        ("/ngsi-ld/v1/entities", deep, "application/json"),
-        ("/ngsi-ld/v1/entities", json.dumps(wide), "application/json"),
-        ("/ngsi-ld/v1/entities", json.dumps(nested), "application/ld+json"),
-        ("/ngsi-ld/v1/entities", json.dumps(circle), "application/ld+json"),
-        ("/ngsi-ld/v1/entities", json.dumps(doubling), "application/ld+json"),
-        ("/ngsi-ld/v1/entities", huge, "application/json"),
-        ("/ngsi-ld/v1/entityOperations/upsert", "[" + ",".join(["{}"] * 200_000) + "]", "application/json"),
-        ("/ngsi-ld/v1/entityOperations/query", json.dumps({"type": "Query", "q": "(" * 4_000}), "application/json"),
-        ("/api/v1/acts", json.dumps({"act": "policies.put", "body": {"text": "(" * 200_000}}), "application/json"),
-    ]:
+def bombs():
+    """Things that are small to send and large to take in, each with the answer and the words that it is cut with."""
+    create, kind, linked = "/ngsi-ld/v1/entities", "application/json", "application/ld+json"
+    entity = {"id": "urn:x:1", "type": "T"}
+    sent = [
+        (create, "[" * 100_000 + "]" * 100_000, kind, 400, "more than 64 deep"),
+        (create, json.dumps({**entity, **{f"a{n}": n for n in range(5_000)}}), kind, 400, "at most 1000 attributes"),
+        (create, json.dumps({"@context": {f"t{n}": f"t{n + 1}:x" for n in range(9_000)}, **entity, "id": "urn:x:2"}), linked, 201, ""),
+        (create, json.dumps({"@context": [{"a": "b:x", "b": "a:x"}] * 50, **entity, "id": "urn:x:3", "a": 1}), linked, 201, ""),
+        (create, json.dumps({"@context": {f"t{n}": f"t{n + 1}:t{n + 1}:" for n in range(60)}, **entity, "id": "urn:x:4", "t0": 1}), linked, 201, ""),
+        (create, '{"id":"urn:x:1","type":"T","n":' + "9" * 1_000_000 + "}", kind, 400, "number out of range"),
+        ("/ngsi-ld/v1/entityOperations/upsert", "[" + ",".join(["{}"] * 200_000) + "]", kind, 413, "`batch` is limited"),
+        ("/ngsi-ld/v1/entityOperations/query", json.dumps({"type": "Query", "q": "(" * 4_000}), kind, 400, "more than 16 deep"),
+        ("/api/v1/acts", json.dumps({"act": "policies.put", "body": {"text": "(" * 200_000}}), kind, 400, ""),
+    ]
+    asked = [
+        ("type=T&idPattern=" + "(a*)*" * 100 + "$", 200, ""),
+        ("type=T&idPattern=" + "a{1000}" * 20, 400, "exceeds size limit"),
+        ("type=T&q=a~=%22" + "(x%2Bx%2B)%2B" * 50 + "y%22", 200, ""),
+        ("type=T&q=" + "!" * 4_000, 400, "at `?q`"),
+        ("type=" + "(" * 4_000, 400, "at `?type`"),
+        ("type=T&georel=within&geometry=Polygon&coordinates=" + "[" * 4_000, 400, "recursion limit"),
+        ("type=T&orderBy=" + ",".join(["a"] * 2_000), 400, "more than 8 keys"),
+        ("type=T&q=a==" + "1" * 17_000, 400, "longer than 16384 bytes"),
+        ("&".join(f"p{n}=1" for n in range(1_000)), 400, "more than 64 parameters"),
+    ]
+    connection, worst, wrong = DOOR.connect(), 0.0, []
+    for method, path, body, of_kind, *expected in [("POST", *bomb) for bomb in sent] + [
+            ("GET", f"{create}?{query}", None, kind, *expected) for query, *expected in asked]:
         since = time.perf_counter()
-        status, text = ask(known, "POST", path, body, kind)
+        who = ADMIN if path == "/api/v1/acts" else DOOR
+        status, text = who.ask(connection, method, path, body, of_kind)
         worst = max(worst, time.perf_counter() - since)
-        assert status < 500, (path, status, text[:300])
-    for query in [
-        "type=T&idPattern=" + "(a*)*" * 100 + "$",
-        "type=T&idPattern=" + "a{1000}" * 20,
-        "type=T&q=a~=%22" + "(x%2Bx%2B)%2B" * 50 + "y%22",
-        "type=T&q=" + "!" * 4_000,
-        "type=" + "(" * 4_000,
-        "type=T&georel=within&geometry=Polygon&coordinates=" + "[" * 4_000,
-        "type=T&orderBy=" + ",".join(["a"] * 2_000),
-    ]:
-        since = time.perf_counter()
-        status, text = ask(known, path="/ngsi-ld/v1/entities?" + query)
-        worst = max(worst, time.perf_counter() - since)
-        assert status < 500, (query[:60], status, text[:300])
+        if status != expected[0] or expected[1] not in text.decode():
+            wrong.append((path[:80], (body or "")[:40], status, text[:200].decode(), expected))
+    assert not wrong, "\n".join(map(str, wrong))
     return {"worst_bomb_s": worst}
+
+
+def raw(first, more, alpn="http/1.1"):
+    """Sends one thing, and another as often as it is taken; gives what came back, and how much was taken."""
+    tls = ssl.create_default_context(cafile=READY["ca"])
+    tls.set_alpn_protocols([alpn])
+    back, taken = b"", 0
+    with tls.wrap_socket(socket.create_connection((BASE.hostname, BASE.port), 30), server_hostname="localhost") as held:
+        held.settimeout(0.001)
+        until = time.time() + 60
+        try:
+            held.sendall(first)
+            while time.time() < until:
+                held.sendall(more)
+                taken += len(more)
+                try:
+                    piece = held.recv(65_536)
+                    if not piece:
+                        break
+                    back += piece
+                except TimeoutError:
+                    pass
+        except OSError:
+            pass
+        assert time.time() < until, f"after {taken} bytes still not cut"
+        try:
+            held.settimeout(1)
+            while piece := held.recv(65_536):
+                back += piece
+        except OSError:
+            pass
+    return back, taken
+
+
+def frame(kind, flags, stream, payload=b""):
+    """A frame of HTTP/2 (RFC 9113 clause 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def floods():
+    """Heads, chunks and streams without end; all of them are cut, and none after much."""
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+    back, taken = raw(head, b"".join(b"X-%d: y\r\n" % n for n in range(100)))
+    assert b" 431 " in back[:20] or b" 400 " in back[:20], back[:200]
+    found = {"heads_cut_after": taken}
+    post = (f"POST /ngsi-ld/v1/entities HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+            "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").encode()
+    back, found["chunks_cut_after"] = raw(post, b"10000\r\n" + b" " * 65_536 + b"\r\n")
+    assert b" 413 " in back[:20], back[:200]
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+    # GET https /, by the static table, and an authority (RFC 7541).
+    block = b"\x82\x87\x84\x41\x09localhost"
+    # Streams that are opened and reset at once (CVE-2023-44487).
+    resets = b"".join(frame(1, 5, 2 * n + 1, block) + frame(3, 0, 2 * n + 1, bytes(4)) for n in range(50_000))
+    back, _ = raw(preface, resets, "h2")
+    assert goaway(back), "streams may be reset without end"
+    # A head that goes on and on (CVE-2024-27316).
+    back, found["continued_cut_after"] = raw(preface + frame(1, 0, 1, block), frame(9, 0, 1, b"\x00\x01x" + bytes([127]) + b"y" * 127) * 50, "h2")
+    assert goaway(back) or found["continued_cut_after"] < 1 << 20, "a head may go on without end"
+    # Pings that nobody asked for, and settings.
+    for name, one in [("pings", frame(6, 0, 0, bytes(8))), ("settings", frame(4, 0, 0))]:
+        back, found[f"{name}_cut_after"] = raw(preface, one * 5_000, "h2")
+    return found
+
+
+def goaway(back):
+    """Whether the other side of HTTP/2 said that it ends the connection, and why."""
+    at = 0
+    while at + 9 <= len(back):
+        length, kind = int.from_bytes(back[at:at + 3], "big"), back[at + 3]
+        if kind == 7:
+            return True
+        at += 9 + length
+    return False
 
 
 def mqtt_noise(rounds):
@@ -191,13 +236,16 @@ def mqtt_noise(rounds):
 
 
 def main():
-    known = connect()
-    found = {"crowd": CROWD, "calm_p99_ms": p99_ms(answers(known, 300))}
-    found |= crowd(known)
-    found |= bombs(connect())
-    found |= mqtt_noise(max(200, CROWD // 50))
-    found |= slow()
-    assert ask(connect(), path="/readyz")[0] == 200
+    found = {}
+    with Others(DOOR) as others:
+        others.during("calm", lambda: None)
+        found |= others.during("crowd", crowd)
+        found |= others.during("bombs", bombs)
+        found |= others.during("floods", floods)
+        found |= others.during("noise", lambda: mqtt_noise(max(200, CROWD // 50)))
+        found |= others.during("slow", slow)
+        assert DOOR.ask(DOOR.connect(), path="/readyz")[0] == 200
+        found["others"] = others.fared()
     print(json.dumps(found))
 
 

@@ -4,6 +4,10 @@ use crate::harness::{City, stdout, tls};
 use serde_json::{Value, json};
 use std::process::Command;
 
+/// What somebody known waits for at most, 99 times in a hundred, whatever comes beside: as a city's
+/// devices do while a backlog is drained (`cargo xtask bench city`).
+const OTHERS_P99_MS: f64 = 250.0;
+
 #[test]
 fn others_are_served_whoever_means_harm() {
     let crowd = std::env::var("TANGGUL_CROWD").unwrap_or_else(|_| "3000".to_owned());
@@ -26,7 +30,11 @@ fn others_are_served_whoever_means_harm() {
     assert_eq!(found["newcomers"], 20, "{found}");
     let number = |name: &str| found[name].as_f64().unwrap();
     assert!(number("reached") > 0.9 * f64::from(most) * 10.0, "the crowd was not there: {found}");
-    assert!(number("crowd_p99_ms") < (20.0 * number("calm_p99_ms")).max(100.0), "{found}");
+    let phases = found["others"].as_object().unwrap();
+    assert_eq!(phases.len(), 6, "{found}");
+    for (phase, fared) in phases {
+        assert!(fared["p99_ms"].as_f64().unwrap() < OTHERS_P99_MS, "{phase}: {found}");
+    }
     assert!(number("worst_bomb_s") < 5.0, "{found}");
     assert!(number("slow_cut_after_s") < 20.0, "{found}");
     city.verify_clean();

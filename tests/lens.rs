@@ -377,6 +377,56 @@ fn time_tells_nothing_of_who_is_on_a_list() {
     }
 }
 
+/// The log's length is known to everybody: it grows alike for whoever is on a list and whoever is not.
+#[test]
+fn the_log_tells_nothing_of_who_is_on_a_list() {
+    let city = City::start();
+    let size = || {
+        let checkpoint = city.get("/log/checkpoint", "").text;
+        checkpoint.lines().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    // Until nothing is written any more: checkpoints come each second.
+    let settled = || {
+        let mut last = size();
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(2_500));
+            let now = size();
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+    };
+    let refusals = || {
+        let counts = city.get("/metrics", "admin").text;
+        let line = counts.lines().find_map(|l| l.strip_prefix("tanggul_refusals_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let need = json!({"need": {"value": "boat"}});
+    let grown = |id: &str| {
+        let entity = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:EvacuationAssistance:{id}");
+        let history = entity.replace("/v1/", "/v1/temporal/");
+        let chart =
+            format!("/api/v1/chart?entity=urn:ngsi-ld:EvacuationAssistance:{id}&attribute=need");
+        let (before, counted) = (settled(), refusals());
+        for (method, path, body) in [
+            ("GET", entity.clone(), None),
+            ("GET", history.clone(), None),
+            ("GET", chart, None),
+            ("PATCH", format!("{entity}/attrs"), Some(&need)),
+            ("DELETE", entity, None),
+            ("DELETE", history, None),
+        ] {
+            let answer = city.call(method, &path, "app", body);
+            assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
+        }
+        (settled() - before, refusals() - counted)
+    };
+    let (there, missing) = (grown("001"), grown("999"));
+    assert_eq!(there, missing);
+    assert_eq!(there, (6, 6), "each is recorded and counted");
+}
+
 /// When something that is hidden was changed is hidden, too.
 #[test]
 fn a_change_of_what_is_hidden_moves_nothing_that_is_shown() {

@@ -2,7 +2,8 @@
 
 It builds a small city through the front doors, then asks for every cell of person x purpose x dataset x
 sensitivity x action, over HTTP, MQTT and subscriptions, and prints where the hub answers otherwise. Then it
-changes datasets, policies and people while subscriptions run, and asks again.
+changes datasets, policies and people while subscriptions run, and asks again. Of the policies each is taken away
+once, and each once has no condition: it objects, or it would prove nothing.
 
 oracle.py READY_FILE   prints {"cells": N, "by": {...}, "differences": [...]}
 """
@@ -11,6 +12,7 @@ import http.client
 import http.server
 import itertools
 import json
+import random
 import ssl
 import sys
 import threading
@@ -246,8 +248,21 @@ def plain(entity):
     return {k: v for k, v in entity.items() if k not in ("id", "type", "@context")}
 
 
-def refused(person, status):
-    return status == (401 if person.token is None or person.revoked else 403) or status == 404
+def refused(person, d, status):
+    """As DESIGN section 3 has it: nobody known is told to sign in, and of people not even who is there."""
+    if person.revoked:
+        return status == 401
+    return status == (404 if d["about_people"] else 401 if person.token is None else 403)
+
+
+# Values that nothing had before, and that are the greatest of no history.
+FRESH = itertools.count(-1, -1)
+
+
+def held(id, name):
+    """What an attribute is, as somebody sees who may see all; none when the entity is not there."""
+    status, _, text = call("GET", f"/ngsi-ld/v1/entities/{id}?options=keyValues", PEOPLE["o.app"].token)
+    return json.loads(text)[name] if status == 200 else None
 
 
 def ask_reads(person, d, purpose, value):
@@ -256,7 +271,7 @@ def ask_reads(person, d, purpose, value):
     id = f"urn:oracle:{d['id']}:1"
     status, _, text = call("GET", f"/ngsi-ld/v1/entities/{id}?options=keyValues", person.token, purpose)
     if expected is None:
-        cell("http", where + ["retrieve"], True, refused(person, status))
+        cell("http", where + ["retrieve"], True, refused(person, d, status))
         if d["about_people"]:
             # Who is on a list cannot be told from who is not.
             ask_absence(person, d, purpose, where)
@@ -265,13 +280,14 @@ def ask_reads(person, d, purpose, value):
     path = f"/ngsi-ld/v1/entities?type={d['id']}&options=keyValues&count=true"
     status, headers, text = call("GET", path, person.token, purpose)
     if expected is None:
-        cell("http", where + ["query"], True, refused(person, status) or (status, text) == (200, "[]"))
+        # That there is such a list is no secret.
+        cell("http", where + ["query"], True, refused(person, dict(d, about_people=False), status) or (status, text) == (200, "[]"))
     else:
         found = [plain(e) for e in json.loads(text)] if status == 200 else text
         cell("http", where + ["query"], (200, [expected], "1"), (status, found, headers.get("ngsild-results-count")))
     status, _, text = call("GET", f"/ngsi-ld/v1/temporal/entities/{id}?options=temporalValues", person.token, purpose)
     if expected is None:
-        cell("http", where + ["history"], True, refused(person, status))
+        cell("http", where + ["history"], True, refused(person, d, status))
     else:
         found = json.loads(text) if status == 200 else {}
         last = {k: v["values"][-1][0] for k, v in plain(found).items()}
@@ -280,7 +296,7 @@ def ask_reads(person, d, purpose, value):
     path = f"/ngsi-ld/v1/temporal/entities/{id}?options=aggregatedValues&aggrMethods=max&aggrPeriodDuration=PT0S"
     status, _, text = call("GET", path, person.token, purpose)
     if expected is None:
-        cell("http", where + ["sums"], True, refused(person, status))
+        cell("http", where + ["sums"], True, refused(person, d, status))
     else:
         found = json.loads(text) if status == 200 else text
         found = {k: v["max"][0][0] for k, v in plain(found).items()} if status == 200 else found
@@ -322,13 +338,20 @@ def ask_acts(person, d, purpose):
     own = person.kind != "device" or any(
         s == f"urn:oracle:{d['id']}:victim" or s.endswith("*") and f"urn:oracle:{d['id']}:victim".startswith(s[:-1])
         for s in person.streams)
-    status, _, _ = call("PATCH", f"{entity}/attrs", person.token, purpose, {d["attributes"][0]["name"]: 8})
+    id, name, fresh = f"urn:oracle:{d['id']}:victim", d["attributes"][0]["name"], next(FRESH)
+    status, _, _ = call("PATCH", f"{entity}/attrs", person.token, purpose, {name: fresh})
     cell("http", where + ["write"], may and own, status in (200, 204))
+    cell("http", where + ["written"], may and own, held(id, name) == fresh)
     if not (may and own):
-        cell("http", where + ["write refused"], True, refused(person, status))
+        looks = any(permitted(person, "read", d, level, purpose) for level in LEVELS)
+        glimpses = any(permitted(person, "glimpse", d, level, purpose) for level in LEVELS)
+        # Whoever sees something of it knows that it is there.
+        known = dict(d, about_people=d["about_people"] and not looks and not glimpses)
+        cell("http", where + ["write refused"], True, status == 401 if person.token is None else refused(person, known, status))
     status, _, _ = call("DELETE", entity, person.token, purpose)
     may = permitted(person, "delete", d, high, purpose)
     cell("http", where + ["delete"], may, status == 204)
+    cell("http", where + ["deleted"], may, held(id, name) is None)
     if status == 204:
         put(d["id"], 7, "victim")
     body = {"dataset": d["id"], "reading": f"{d['id']}/none"}
@@ -389,10 +412,15 @@ def publish_everywhere(person, publisher, when):
             own = person.kind != "device" or any(
                 s == id or s.endswith("*") and id.startswith(s[:-1]) for s in person.streams)
             may = permitted(person, "write", d, ceiling(d), None) and own
-            body = json.dumps({"id": id, "type": d["id"], d["attributes"][0]["name"]: 7})
+            attribute, fresh = d["attributes"][0]["name"], next(FRESH)
+            before = held(id, attribute)
+            body = json.dumps({"id": id, "type": d["id"], attribute: fresh})
             cell("mqtt", [person.login, d["id"], name, when], may, publisher.takes(f"in/{d['id']}", body))
-            if may and name == "other":
+            cell("mqtt", [person.login, d["id"], name, when, "written"], may, held(id, attribute) == fresh)
+            if before is None:
                 call("DELETE", f"/ngsi-ld/v1/entities/{id}", PEOPLE["o.app"].token)
+            else:
+                must(call("PATCH", f"/ngsi-ld/v1/entities/{id}/attrs", PEOPLE["o.app"].token, body={attribute: before}), 204)
 
 
 def ask_mqtt(when):
@@ -494,7 +522,11 @@ def ask_subscriptions(value, when):
 
 def agreed(first, name, body, second):
     """An act that needs two."""
-    answer = act(PEOPLE[first].token, name, body)
+    agree(act(PEOPLE[first].token, name, body), second)
+
+
+def agree(answer, second):
+    """Has a second person agree to what waits."""
     if answer[0] == 202:
         pending = json.loads(answer[2])["pending"]
         answer = call("POST", f"/api/v1/acts/{pending}/approve", PEOPLE[second].token, body={})
@@ -514,10 +546,62 @@ def ask_everything(value):
         ask_reads(person, d, purpose, value)
 
 
+def objects(acts_first):
+    """Whether anything of what is asked is answered otherwise than it ought to be: the first such thing does."""
+    global cells, differences
+    kept, all_cells = (cells, differences), list(every())
+    random.Random(7).shuffle(all_cells)
+
+    def reads():
+        for person, d, purpose in all_cells:
+            ask_reads(person, d, purpose, 7)
+            if differences:
+                return True
+        return False
+
+    def acts():
+        for id in DATASETS:
+            put(id, 7, "victim")
+        for person, d, purpose in all_cells:
+            ask_acts(person, d, purpose)
+            if differences:
+                break
+        for id in DATASETS:
+            must(call("DELETE", f"/ngsi-ld/v1/entities/urn:oracle:{id}:victim", PEOPLE["o.app"].token), 204, 404)
+        return bool(differences)
+
+    try:
+        cells, differences = {}, []
+        return acts() or reads() if acts_first else reads() or acts()
+    finally:
+        cells, differences = kept
+
+
+def ask_mutants():
+    """Each policy taken away, and each without its condition: this oracle objects to every one, or the hub takes it not."""
+    text = must(call("GET", "/api/v1/policies"), 200)["text"]
+    starts = [at for at in range(len(text)) if text.startswith("@id(", at)] + [len(text)]
+    for start, end in zip(starts, starts[1:]):
+        policy = text[start:end]
+        id = policy.split('"')[1]
+        looks = any(f'"{word}"' in policy for word in ("read", "glimpse"))
+        for what, mutant in (("without", ""), ("always", policy[:policy.index("when {")] + ";\n")):
+            answer = act(PEOPLE["admin"].token, "policies.put", {"text": text[:start] + mutant + text[end:]})
+            if answer[0] in (400, 409):
+                # It would open what is closed to strangers, or leave nobody who governs.
+                cell("policies", [id, what], True, "remedy" in json.loads(answer[2]))
+                continue
+            agree(answer, "social.admin")
+            cell("policies", [id, what], True, objects(not looks))
+            agreed("admin", "policies.put", {"text": text}, "social.admin")
+    cell("policies", ["as they were"], False, objects(False))
+
+
 def main():
     global GLIMPSES, FORBIDS
     build()
     ask_everything(7)
+    ask_mutants()
     held = ask_mqtt("at first")
     subscribe()
     ask_subscriptions(17, "at first")

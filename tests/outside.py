@@ -1,6 +1,6 @@
-"""Tools nobody here wrote, against the release binary with its demo city: schemathesis over the API document with every
-role, boofuzz on MQTT, slowhttptest on HTTPS. Ends with 1 and says why when something answers 5xx (but the 501 that the
-standard names), ignores a credential, or leaves others unserved.
+"""Tools nobody here wrote, against a program with its demo city: schemathesis over the API document with every role,
+boofuzz on MQTT, slowhttptest on HTTPS. Ends with 1 and says why when something answers 5xx (but the 501 that the standard
+names), ignores a credential, or keeps others waiting.
 
 outside.py PROGRAM EXAMPLES [TOOL...]   (EXAMPLES: how many for each operation of the API; all tools unless named)
 """
@@ -12,16 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-import ssl
+
+from others import Door, Others
 
 PROGRAM, EXAMPLES = sys.argv[1], sys.argv[2]
 TOOLS = pathlib.Path(sys.executable).parent
 # Of boofuzz: each is a connection of its own.
 CASES = 20 * int(EXAMPLES)
-# Whoever is known is answered within this, whatever comes beside.
-OTHERS_S = 1.0
-ROLES = ["", "admin", "steward", "crisis", "auditor", "app", "device"]
+# Whoever is known is answered within this, 99 times in a hundred, whatever comes beside.
+OTHERS_P99_MS = 250.0
+ROLES = ["", "admin", "steward", "crisis", "auditor", "department", "app", "device"]
+# Chosen for a city that ends with this program.
+PASSWORD = "kuda meja awan tujuh belas"
 
 
 class City:
@@ -37,7 +39,13 @@ class City:
             assert self.process.poll() is None, "the city ended"
             time.sleep(0.05)
         self.ready = json.loads(ready.read_text())
-        self.tls = ssl.create_default_context(cafile=self.ready["ca"])
+        self.door = Door(self.ready)
+        self.tls = self.door.tls
+        admin = Door(self.ready, "admin")
+        body = {"kind": "official", "login": "social.1", "department": "social", "roles": ["department"]}
+        code = self.done(admin, "/api/v1/acts", {"act": "principal.enrol", "body": body})["answer"]["code"]
+        redeemed = self.done(admin, "/api/v1/redeem", {"code": code, "password": PASSWORD})
+        self.ready["tokens"]["department"] = redeemed["token"]
         return self
 
     def __exit__(self, *_):
@@ -45,21 +53,17 @@ class City:
         self.process.wait()
         self.root.cleanup()
 
-    def serves(self):
-        """Whether somebody known is answered, and how soon in seconds."""
-        since = time.perf_counter()
-        ask = urllib.request.Request(self.ready["https"] + "/api/v1/session",
-                                     headers={"Authorization": "Bearer " + self.ready["tokens"]["app"]})
-        with urllib.request.urlopen(ask, context=self.tls, timeout=30) as answer:
-            assert answer.status == 200
-        return time.perf_counter() - since
+    def done(self, door, path, body):
+        status, text = door.ask(door.connect(), "POST", path, json.dumps(body))
+        assert status in (200, 201), (path, status, text)
+        return json.loads(text)
 
 
 def schemathesis(city):
     for role in ROLES:
         command = [TOOLS / "st", "run", city.ready["https"] + "/api/v1/openapi.json", "--checks",
                    "not_a_server_error,ignored_auth,response_schema_conformance", "--max-examples", EXAMPLES, "--tls-verify", city.ready["ca"],
-                   "--phases", "coverage,fuzzing", "--exclude-by", '/summary == "Not offered"', "--no-color"]
+                   "--phases", "examples,coverage,fuzzing", "--exclude-by", '/summary == "Not offered"', "--no-color"]
         if role:
             command += ["--header", "Authorization: Bearer " + city.ready["tokens"][role]]
         output = subprocess.run(command, capture_output=True, text=True)
@@ -82,10 +86,16 @@ def boofuzz(city):
     def text(name, value):
         return Word(f"{name} length", len(value), endian=">"), String(name, value, max_len=100)
 
-    connect = Request("connect", children=(Byte("kind", 0x10), *body(
-        *text("protocol", "MQTT"), Byte("version", 5), Byte("flags", 0xC2), Word("keep alive", 60, endian=">"),
-        Bytes("properties", b"\0", max_len=50), *text("id", "fuzz"), *text("user", "app"),
-        Word("password length", len(token), endian=">"), Static("password", token))))
+    def packet(name, kind, *children):
+        return Request(name, children=(Byte("kind", kind), *body(*children)))
+
+    def number(name="packet id", value=1):
+        return Word(name, value, endian=">")
+
+    none = Bytes("properties", b"\0", max_len=50)
+    connect = packet("connect", 0x10, *text("protocol", "MQTT"), Byte("version", 5), Byte("flags", 0xC2), number("keep alive", 60),
+                     none, *text("id", "fuzz"), *text("user", "app"), number("password length", len(token)),
+                     Static("password", token))
     opening = connect.render()
     with socket.create_connection(("127.0.0.1", port), 10) as plain:
         with city.tls.wrap_socket(plain, server_hostname="localhost") as known:
@@ -93,10 +103,18 @@ def boofuzz(city):
             answer = known.recv(100)
             assert answer[0] == 0x20 and answer[3] == 0, f"a token that opens was answered {answer!r}"
     payload = json.dumps({"id": "urn:ngsi-ld:Fuzz:1", "type": "Fuzz", "n": 1})
-    publish = Request("publish", children=(Byte("kind", 0x32), *body(
-        *text("topic", "in/test"), Word("packet id", 1, endian=">"), Bytes("properties", b"\0", max_len=50),
-        String("payload", payload, max_len=200))))
-    for path in ([connect], [Request("opened", children=(Static("opening", opening),)), publish]):
+    packets = [
+        packet("publish", 0x32, *text("topic", "in/test"), number(), none, String("payload", payload, max_len=200)),
+        packet("publish once", 0x34, *text("topic", "in/test"), number(), none, String("payload", payload, max_len=200)),
+        packet("puback", 0x40, number(), Byte("reason", 0), none),
+        packet("pubrel", 0x62, number(), Byte("reason", 0), none),
+        packet("subscribe", 0x82, number(), none, *text("filter", "out/test/#"), Byte("options", 1)),
+        packet("unsubscribe", 0xA2, number(), none, *text("filter", "out/test/#")),
+        packet("pingreq", 0xC0, Bytes("nothing", b"", max_len=50)),
+        packet("auth", 0xF0, Byte("reason", 0x18), none),
+        packet("disconnect", 0xE0, Byte("reason", 0), none),
+    ]
+    for path in ([connect], *([Request("opened", children=(Static("opening", opening),)), one] for one in packets)):
         connection = SSLSocketConnection("127.0.0.1", port, sslcontext=city.tls, server_hostname="localhost",
                                          recv_timeout=0.02, send_timeout=5)
         session = Session(target=Target(connection=connection), sleep_time=0, reuse_target_connection=False,
@@ -107,31 +125,30 @@ def boofuzz(city):
         [session.connect(*step) for step in zip([session.root, *path], path)]
         session.fuzz()
         fuzzed = session.num_cases_actually_fuzzed
-        assert fuzzed >= CASES * 0.9, f"only {fuzzed} cases of {path[-1].name}"
-        print(f"boofuzz: {fuzzed} cases of {path[-1].name}; others are answered in {city.serves():.3f} s")
+        assert fuzzed >= min(CASES, session.total_num_mutations) * 0.9, f"only {fuzzed} cases of {path[-1].name}"
+        print(f"boofuzz: {fuzzed} cases of {path[-1].name}")
 
 
 def slowhttptest(city):
-    for name, arguments in [("slow heads", ["-H"]), ("slow bodies", ["-B"]), ("slow reading", ["-X"])]:
-        attack = subprocess.Popen(["slowhttptest", *arguments, "-c", "1000", "-r", "200", "-i", "1", "-l", "20", "-p", "3",
-                                   "-u", city.ready["https"] + "/public/"], stdout=subprocess.DEVNULL,
-                                  stderr=subprocess.DEVNULL)
-        worst = 0.0
-        while attack.poll() is None:
-            worst = max(worst, city.serves())
-            time.sleep(0.2)
-        print(f"slowhttptest, {name}: others are answered within {worst:.3f} s")
+    # The largest document that anybody may have, twenty times over.
+    large = "/api/v1/openapi.json"
+    for name, arguments in [("slow heads", ["-H"]), ("slow bodies", ["-B"]), ("slow reading", ["-X", "-w", "1", "-y", "100", "-k", "20"])]:
+        attack = subprocess.run(["slowhttptest", *arguments, "-c", "1000", "-r", "200", "-i", "1", "-l", "20", "-p", "3",
+                                 "-u", city.ready["https"] + (large if "-X" in arguments else "/public/")],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert attack.returncode == 0, f"slowhttptest ended with {attack.returncode}"
-        assert worst < OTHERS_S, f"{name} kept others waiting"
+        print(f"slowhttptest: {name}")
 
 
 def main():
     tools = {tool.__name__: tool for tool in (schemathesis, boofuzz, slowhttptest)}
-    with City() as city:
+    with City() as city, Others(city.door) as others:
         for name in sys.argv[3:] or tools:
-            tools[name](city)
-        city.serves()
-        assert city.process.poll() is None
+            others.during(name, lambda: tools[name](city))
+        assert city.process.poll() is None, "the city ended"
+        for name, fared in others.fared().items():
+            print(f"{name}: others were answered in {fared['p99_ms']:.1f} ms (p99 of {fared['asked']}), {fared['longest_ms']:.0f} ms at most")
+            assert fared["p99_ms"] < OTHERS_P99_MS, f"{name} kept others waiting"
 
 
 main()

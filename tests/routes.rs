@@ -221,3 +221,46 @@ fn every_route_is_closed_to_those_who_may_not() {
         city.post("/ngsi-ld/v1/entityOperations/upsert?options=update", &device, &json!([meter]));
     assert_eq!(again.status, 204, "{}", again.text);
 }
+
+/// The document names the parameters that a route takes, and each operation that takes a body has one.
+#[test]
+fn the_document_says_what_is_asked() {
+    let city = City::start();
+    let document: Value = serde_json::from_slice(&tanggul(&["openapi"]).stdout).unwrap();
+    let (mut compared, mut parameters) = (0, 0);
+    for (method, path, _) in operations() {
+        let operation = &document["paths"][&path][method.to_lowercase()];
+        if operation["summary"] == "Not offered" {
+            continue;
+        }
+        let takes = ["POST", "PUT", "PATCH"].contains(&method.as_str());
+        // These take none, or a page's form.
+        let bare = ["/api/v1/checks", "/api/v1/acts/{id}/approve", "/public/receipt"];
+        assert_eq!(
+            operation.get("requestBody").is_some(),
+            takes && !bare.contains(&path.as_str()),
+            "{method} {path}"
+        );
+        let named = operation["parameters"].as_array().unwrap().iter();
+        let named = named.filter(|parameter| parameter["in"] == "query");
+        let named: Vec<&str> = named.map(|p| p["name"].as_str().unwrap()).collect();
+        // Whoever asks for another is told which there are.
+        let (url, body) = concrete(&path, &method);
+        let url = format!("{}{}nonsense=1", url, if url.contains('?') { '&' } else { '?' });
+        let answer = city.call(&method, &url, "steward", body.as_ref());
+        let told = answer.text.split("at `?nonsense`: is none of: ").nth(1);
+        let Some(told) = told.and_then(|rest| rest.split('"').next()) else { continue };
+        let known: Vec<&str> = told.split(", ").filter(|name| !name.is_empty()).collect();
+        for name in &named {
+            assert!(known.contains(name), "{method} {path}: `{name}` is none of {known:?}");
+        }
+        // A context's details are known and not offered.
+        assert!(
+            !named.is_empty() || known.is_empty() || known == ["details"],
+            "{method} {path}: {known:?}"
+        );
+        compared += 1;
+        parameters += named.len();
+    }
+    assert!(compared > 30 && parameters > 120, "{compared} routes, {parameters} parameters");
+}

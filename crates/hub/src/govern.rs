@@ -287,6 +287,7 @@ fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
     let old = hub.state.snapshot();
     let mut new = old.as_ref().clone();
     new.policies = Arc::new(policies);
+    hub.check_governed(&new)?;
     let (mut gains, mut loses) = (Vec::new(), Vec::new());
     for (_, dataset) in old.datasets.values() {
         hub.check_strangers(&new, dataset)?;
@@ -462,6 +463,26 @@ fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubErro
 }
 
 impl Hub {
+    /// Whether anybody could still change policies, and so mend them.
+    fn check_governed(&self, snapshot: &guard::Snapshot) -> Result<(), HubError> {
+        let purposes: Vec<String> = self.state.purposes.read().keys().cloned().collect();
+        let governs = |principal: &Arc<Principal>| {
+            let purposes = purposes.iter().map(|purpose| Some(purpose.as_str()));
+            std::iter::once(None).chain(purposes).any(|purpose| {
+                let session = self.imagine(principal.clone(), purpose);
+                snapshot.decide_hub(&session, Action::Govern).allowed
+            })
+        };
+        let officials = self.state.principals().into_iter().filter(|principal| {
+            principal.kind == model::Kind::Official && principal.status == model::Status::Active
+        });
+        if officials.into_iter().any(|official| governs(&official)) {
+            return Ok(());
+        }
+        let what = "no official could govern the hub any more, nor undo this";
+        Err(HubError::Conflict(what.into()))
+    }
+
     /// No majority makes a register of people public, or writable by anybody, wherever they are and
     /// whatever they declare.
     fn check_strangers(

@@ -265,7 +265,10 @@ impl Hub {
                     self.forbidden(session, Action::Read, dataset)
                 }
             }
-            None => HubError::NotFound(format!("there is no entity with the id `{id}`")),
+            None => {
+                self.record_absence(session, Verb::Read, Action::Read).await;
+                HubError::NotFound(format!("there is no entity with the id `{id}`"))
+            }
         }
     }
 

@@ -38,8 +38,10 @@ impl Hub {
             self.check_open(session, number, dataset)?;
             return Err(missing());
         }
-        let held =
-            self.store.entity(id).filter(|held| held.deleted.is_none()).ok_or_else(missing)?;
+        let Some(held) = self.store.entity(id).filter(|held| held.deleted.is_none()) else {
+            self.record_absence(session, Verb::Read, Action::Read).await;
+            return Err(missing());
+        };
         let dataset = snapshot.by_number(held.dataset).ok_or_else(missing)?.clone();
         let verdict = self.state.verdict(session, Action::Read, held.dataset, &dataset);
         if !verdict.allowed || verdict.lens.aggregate_only {

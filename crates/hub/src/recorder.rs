@@ -184,6 +184,19 @@ impl Hub {
         drop(self.jobs.send(Job::Records { records: vec![made], reply: None }).await);
     }
 
+    /// Records a look for what is not there as it would be if it were there and kept from the caller:
+    /// neither the length of the log nor a count tells who is on a list about people.
+    pub(crate) async fn record_absence(&self, session: &Session, verb: Verb, action: Action) {
+        let snapshot = self.state.snapshot();
+        let is_kept = |number: u32, dataset: &Arc<model::Dataset>| {
+            let verdict = self.state.verdict(session, Action::Read, number, dataset);
+            dataset.about_people && (!verdict.allowed || verdict.lens.aggregate_only)
+        };
+        if snapshot.datasets.values().any(|(number, dataset)| is_kept(*number, dataset)) {
+            self.record_refusal(session, verb, action, "*").await;
+        }
+    }
+
     /// Keeps a record of the hub's upkeep of a dataset for the next commit, whichever that is.
     pub(crate) fn keep_record(&self, dataset: &str, what: &str) {
         let detail = map([(what, Value::from(dataset))]);

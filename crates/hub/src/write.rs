@@ -218,7 +218,10 @@ impl Hub {
                     None => return Plan::Refuse(self.no_dataset(Some(entity))),
                 }
             }
-            _ => return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned()))),
+            _ => {
+                self.record_absence(session, Verb::Write, change.action()).await;
+                return Plan::Refuse(HubError::Refusal(Refusal::NotFound(change.id().to_owned())));
+            }
         };
         let sized = match &change {
             Change::Remember { entity } => crate::size::check_width(entity),
@@ -227,10 +230,7 @@ impl Hub {
         if let Err(refusal) = sized {
             return Plan::Refuse(HubError::Refusal(refusal));
         }
-        let action = match &change {
-            Change::Delete { .. } | Change::Forget { .. } => Action::Delete,
-            _ => Action::Write,
-        };
+        let action = change.action();
         let taken = closed.is_some() || held.as_ref().is_some_and(|held| held.deleted.is_none());
         if !deciding.on(action, number, &dataset).allowed {
             // An id taken in a dataset the caller cannot see answers as taken, whoever asks.

@@ -1,6 +1,6 @@
 //! Changes to entities, and how each ended.
 
-use crate::{DatasetError, Entity, Name, Time};
+use crate::{Action, DatasetError, Entity, Name, Time};
 use serde::{Deserialize, Serialize};
 
 /// One change to one entity (ETSI GS CIM 009 clauses 5.6.1 to 5.6.21).
@@ -77,6 +77,14 @@ impl Change {
             self,
             Change::Create(_) | Change::Put(_) | Change::Upsert(_) | Change::Remember { .. }
         )
+    }
+
+    /// What it takes to be allowed.
+    pub fn action(&self) -> Action {
+        match self {
+            Change::Delete { .. } | Change::Forget { .. } => Action::Delete,
+            _ => Action::Write,
+        }
     }
 
     /// Whether it takes away what is there beyond what it names.

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::call::{Call, SESSION_COOKIE, cookie};
+use crate::ngsi::answer::{FILTER_PARAMS, filter_of, plain_text};
 use crate::places::Place;
 use crate::problem::Problem;
 use crate::words::{Language, say, say_effect};
@@ -307,6 +308,9 @@ pub async fn records(call: Call) -> Handled {
             Some(known.map_err(|_| Invalid::data("?verb", what))?)
         }
     };
+    if decision.as_deref().is_some_and(|word| !["allowed", "refused"].contains(&word)) {
+        return Err(Invalid::data("?decision", "is none of: allowed, refused").into());
+    }
     let actor = call.params.number("actor")?;
     let time = |key: &str| {
         let parse = |text: &str| {
@@ -387,7 +391,8 @@ pub async fn limits(call: Call) -> Handled {
 
 pub async fn watch(call: Call) -> Handled {
     let (context, _) = call.context(None)?;
-    let filter = super::ngsi::answer::filter_of(&call, &context)?;
+    call.params.only(FILTER_PARAMS)?;
+    let filter = filter_of(&call, &context)?;
     let watch = call.app.hub.watch(&call.session, filter)?;
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
@@ -472,7 +477,7 @@ fn told(changes: &hub::Changes) -> Vec<u8> {
             if index > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(super::ngsi::answer::plain_text(seen));
+            out.extend_from_slice(plain_text(seen));
         }
         out.extend_from_slice(b"]\n\n");
     }

@@ -1,10 +1,12 @@
-//! The API document, from the table of routes.
+//! The API document: the table of routes, with what each is asked and answers.
 
 use crate::routes::ROUTES;
 use serde_json::{Map, Value, json};
 
 /// What answers look like: schemas, and which answer has which.
 const SCHEMAS: &str = include_str!("schemas.json");
+/// What is asked: parameters, which operation has which (`!`: it must be given), and bodies.
+const REQUESTS: &str = include_str!("requests.json");
 
 /// The schema of an answer, where it has one: a name, a list of one, or one of several.
 fn answer(described: &Value) -> Option<Value> {
@@ -21,10 +23,36 @@ fn answer(described: &Value) -> Option<Value> {
     }
 }
 
+/// A parameter in the query, as the operation names it.
+fn in_query(requests: &Value, named: &str) -> Value {
+    let name = named.trim_end_matches('!');
+    let mut parameter = json!({"name": name, "in": "query", "required": named != name});
+    let described = &requests["parameters"][name];
+    parameter["description"] = described["description"].clone();
+    parameter["schema"] = described["schema"].clone();
+    let examples = described["examples"].as_array().into_iter().flatten().enumerate();
+    let examples: Map<_, _> =
+        examples.map(|(at, value)| (format!("{name}-{at}"), json!({"value": value}))).collect();
+    if !examples.is_empty() {
+        parameter["examples"] = Value::Object(examples);
+    }
+    parameter
+}
+
+/// Why one asks: what some data is shown for.
+fn purpose() -> Value {
+    json!({
+        "name": "Tanggul-Purpose", "in": "header", "required": false, "schema": {"type": "string"},
+        "description": "The purpose one acts for; `GET /api/v1/purposes` lists them",
+        "examples": {"none": {"value": "service"}, "flood": {"value": "flood-response"}},
+    })
+}
+
 /// OpenAPI 3.1 of every route.
 pub fn document() -> Value {
     let mut paths = Map::new();
     let described: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
+    let requests: Value = serde_json::from_str(REQUESTS).unwrap_or_default();
     for route in ROUTES {
         let path = route.path.replace("{*path}", "{path}");
         let parameters: Vec<Value> = path
@@ -34,6 +62,13 @@ pub fn document() -> Value {
             .collect();
         let mut operations = Map::new();
         for (method, open, what) in route.methods {
+            let name = format!("{method} {path}");
+            let asked = requests["asked"][&name].as_array().into_iter().flatten();
+            let asked = asked.filter_map(Value::as_str).map(|named| in_query(&requests, named));
+            let purposeful = *what != "Not offered"
+                && (path.starts_with("/ngsi-ld/") || path.starts_with("/api/v1/"));
+            let parameters = parameters.iter().cloned().chain(asked);
+            let parameters: Vec<Value> = parameters.chain(purposeful.then(purpose)).collect();
             let mut operation = json!({
                 "summary": what,
                 "parameters": parameters,
@@ -45,7 +80,11 @@ pub fn document() -> Value {
                     "2XX": {"description": "Done"},
                 },
             });
-            if let Some(schema) = answer(&described["answers"][format!("{method} {path}")]) {
+            if let Some(body) = requests["bodies"].get(&name) {
+                operation["requestBody"] =
+                    json!({"required": true, "content": {"application/json": {"schema": body}}});
+            }
+            if let Some(schema) = answer(&described["answers"][&name]) {
                 operation["responses"]["2XX"]["content"] =
                     json!({"application/json": {"schema": schema}});
             }
@@ -80,10 +119,12 @@ pub fn document() -> Value {
             }},
         },
     });
-    if let (Some(all), Some(schemas)) =
-        (document["components"]["schemas"].as_object_mut(), described["schemas"].as_object())
-    {
-        all.extend(schemas.clone());
+    for described in [&described, &requests] {
+        if let (Some(all), Some(schemas)) =
+            (document["components"]["schemas"].as_object_mut(), described["schemas"].as_object())
+        {
+            all.extend(schemas.clone());
+        }
     }
     document
 }

@@ -35,6 +35,20 @@ pub struct Reply {
 const CORE_LINK: &str = "<https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.8.jsonld>; \
      rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\"";
 
+/// Parameters that say which entities.
+pub const FILTER_PARAMS: &[&str] = &[
+    "id",
+    "type",
+    "idPattern",
+    "attrs",
+    "q",
+    "georel",
+    "geometry",
+    "coordinates",
+    "geoproperty",
+    "scopeQ",
+];
+
 /// Parameters of queries over entities.
 pub const QUERY_PARAMS: &[&str] = &[
     "id",

@@ -17,8 +17,12 @@ type Handled = Result<Response, Problem>;
 /// Different contexts in one batch.
 const MAX_CONTEXTS: usize = 8;
 
+/// Parameters of a batch.
+const PARAMS: &[&str] = &["options", "format", "local"];
+
 /// The entities of a body: each parsed on its own, so that a bad one does not spoil the others.
 fn entities(call: &Call, whole: bool) -> Result<Vec<(String, Result<Entity, Invalid>)>, Problem> {
+    call.params.only(PARAMS)?;
     let body = call.json()?;
     let Value::List(items) = &body else {
         return Err(Invalid::data("", "a batch is a JSON list of entities").into());
@@ -159,6 +163,7 @@ pub async fn create(call: Call) -> Handled {
 }
 
 pub async fn upsert(call: Call) -> Handled {
+    call.params.only(PARAMS)?;
     let options = call.params.list("options");
     let update = options.contains(&"update");
     // Most batches are numbers for series that are there: they go the short way.
@@ -183,6 +188,7 @@ pub async fn merge(call: Call) -> Handled {
 }
 
 pub async fn delete(call: Call) -> Handled {
+    call.params.only(&["local"])?;
     let body = call.json()?;
     let Value::List(items) = &body else {
         return Err(Invalid::data("", "the body is a JSON list of ids").into());
