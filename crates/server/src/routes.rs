@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// One path with its methods.
 pub struct Route {
     pub path: &'static str,
-    /// Method, whether anybody may call it, and what it does in a sentence.
+    /// Method, whether anybody may call it (for what is open to all), and what it does in a sentence.
     pub methods: &'static [(&'static str, bool, &'static str)],
     pub handler: fn() -> MethodRouter<Arc<App>>,
 }
@@ -25,7 +25,7 @@ pub const ROUTES: &[Route] = &[
     route!(
         "/ngsi-ld/v1/entities",
         [
-            ("GET", false, "Query entities"),
+            ("GET", true, "Query entities"),
             ("POST", false, "Create an entity"),
             ("DELETE", true, "Not offered")
         ],
@@ -34,7 +34,7 @@ pub const ROUTES: &[Route] = &[
     route!(
         "/ngsi-ld/v1/entities/{id}",
         [
-            ("GET", false, "Retrieve an entity"),
+            ("GET", true, "Retrieve an entity"),
             ("PATCH", false, "Merge an entity"),
             ("PUT", false, "Replace an entity"),
             ("DELETE", false, "Delete an entity")
@@ -87,17 +87,17 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/ngsi-ld/v1/entityOperations/query",
-        [("POST", false, "Query entities")],
+        [("POST", true, "Query entities")],
         post(ngsi::entities::post_query)
     ),
     route!(
         "/ngsi-ld/v1/temporal/entities",
-        [("GET", false, "Query histories"), ("POST", false, "Add to a history")],
+        [("GET", true, "Query histories"), ("POST", false, "Add to a history")],
         get(ngsi::temporal::query).post(ngsi::temporal::create)
     ),
     route!(
         "/ngsi-ld/v1/temporal/entities/{id}",
-        [("GET", false, "Retrieve a history"), ("DELETE", false, "Delete a history")],
+        [("GET", true, "Retrieve a history"), ("DELETE", false, "Delete a history")],
         get(ngsi::temporal::retrieve).delete(ngsi::temporal::delete)
     ),
     route!(
@@ -117,7 +117,7 @@ pub const ROUTES: &[Route] = &[
     ),
     route!(
         "/ngsi-ld/v1/temporal/entityOperations/query",
-        [("POST", false, "Query histories")],
+        [("POST", true, "Query histories")],
         post(ngsi::temporal::post_query)
     ),
     route!("/ngsi-ld/v1/types", [("GET", true, "Types of entities")], get(ngsi::types::types)),
