@@ -49,7 +49,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     prepare(&city, port);
     let import = Import::prepare(&city);
     let mut told = told;
-    let mut cut = 0;
+    let (mut cut, mut starting) = (0, 0);
     let outside: Outside = Arc::default();
     let mut seed = 0x2545_f491_4f6c_dd1du64;
     for run in 0..runs() {
@@ -63,12 +63,34 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
             let errors = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "run {run}: {}{errors}", stdout(&output));
         }
+        if run % 5 == 2 {
+            // And again, before it has recovered.
+            starting += u64::from(city.begin(Duration::from_millis(10 + seed % 150)));
+        }
         city.launch();
         check(&city, &outside, run);
         told.hear();
     }
-    println!("{cut} imports were cut off");
-    assert!(cut > 0, "no kill met an import");
+    let done = |verb: &str, what: &str| {
+        let (mut before, mut found) = (u64::MAX >> 1, 0);
+        loop {
+            let path =
+                format!("/api/v1/records?dataset=test&verb={verb}&limit=500&before={before}");
+            let page = city.get(&path, "auditor").json();
+            let page = page.as_array().unwrap();
+            let texts = page.iter().map(|record| record["text"].as_str().unwrap());
+            found += texts.filter(|text| text.contains(what)).count() as u64;
+            let Some(last) = page.last() else { return found };
+            before = last["index"].as_u64().unwrap();
+        }
+    };
+    let rotated = done("act", "dataset.rotate_key");
+    let (sealed, retained) = (done("upkeep", "generation"), done("upkeep", "history_before_ends"));
+    println!(
+        "cut off: {cut} imports, {starting} starts; {rotated} rotations, {sealed} seals, {retained} retentions"
+    );
+    assert!(cut > 0 && starting > 0, "no kill met an import, or a start");
+    assert!(rotated.min(sealed).min(retained) > runs() / 50, "hardly anything went on meanwhile");
     import.finish(&city);
     told.all_of(&outside);
     (0..runs()).for_each(|run| points_of(&city, &outside, run));

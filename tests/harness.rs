@@ -105,11 +105,10 @@ impl City {
         self.directory.path().join("ready.json")
     }
 
-    /// Starts the process (again, on the same data).
-    pub fn launch(&mut self) {
+    fn spawn(&self) -> Child {
         let _ = std::fs::remove_file(self.ready_file());
         let mut words = self.under.iter().map(String::as_str).chain([program()]);
-        let mut child = Command::new(words.next().unwrap())
+        Command::new(words.next().unwrap())
             .args(words)
             .args(["demo", "--listen", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
             .arg("--data")
@@ -120,7 +119,22 @@ impl City {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// Starts the process, and ends it at once after a while; whether it was not ready yet.
+    pub fn begin(&mut self, lives: Duration) -> bool {
+        let mut child = self.spawn();
+        std::thread::sleep(lives);
+        let is_starting = !self.ready_file().exists();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        is_starting
+    }
+
+    /// Starts the process (again, on the same data).
+    pub fn launch(&mut self) {
+        let mut child = self.spawn();
         let errors = child.stderr.take().unwrap();
         let show = std::thread::spawn(move || {
             BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")

@@ -118,6 +118,39 @@ fn what_is_too_many_is_not_parsed() {
     assert!(since.elapsed().as_secs() < 10);
 }
 
+/// What is wrong with a head is told also to whoever still sends a body.
+#[test]
+fn who_still_sends_hears_what_is_wrong() {
+    use std::io::{Read, Write};
+    let city = City::start();
+    let port = city.url().rsplit(':').next().unwrap().to_owned();
+    for (query, header) in [
+        ("a=1&a=2", "Accept: */*"),
+        ("", "NGSILD-Tenant: other"),
+        ("", "Authorization: Bearer tgl_none"),
+        ("", "Tanggul-Purpose: "),
+    ] {
+        let mut stream = tls(&city, &port).unwrap();
+        let head = format!(
+            "POST /ngsi-ld/v1/entities?{query} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\
+             Content-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        for _ in 0..20 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            stream.write_all(&[b' '; 10_000]).unwrap();
+            stream.flush().unwrap();
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(b"HTTP/1.1 4"),
+            "{header}: {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+}
+
 /// Answers that nobody reads stay in memory: whoever lets most of them lie is sent away.
 #[test]
 fn whoever_reads_nothing_is_sent_away() {

@@ -33,7 +33,7 @@ class Others:
         self.door, self.phases = door, {}
         fork = multiprocessing.get_context("fork")
         self.stop, (self.told, tell) = fork.Event(), fork.Pipe(duplex=False)
-        self.process = fork.Process(target=self.work, args=(tell,))
+        self.process = fork.Process(target=self.work, args=(tell,), daemon=True)
         self.process.start()
 
     def __enter__(self):

@@ -207,8 +207,6 @@ fn every_route_is_closed_to_those_who_may_not() {
                     | "PATCH /ngsi-ld/v1/subscriptions/{id}"
                     | "DELETE /ngsi-ld/v1/subscriptions/{id}"
                     | "GET /api/v1/datasets/{id}/who"
-                    | "POST /api/v1/acts/{id}/approve"
-                    | "DELETE /api/v1/acts/{id}"
                     | "GET /api/v1/watch"
                     // Whoever is known may say what he acts for.
                     | "POST /api/v1/session/purpose"

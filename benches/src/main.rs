@@ -1,11 +1,12 @@
 //! The figures of the hub: load through the doors of the release binary, with TLS, decisions,
 //! records and encryption on. Prints CPU time of the server for each operation, which a busy
 //! machine leaves alone, and the rate on the wall, which it does not; beside them what peers do in
-//! the same run.
+//! the same run. Where something is asked of a figure, it says whether it is met.
 //!
 //! usage: bench PROGRAM [json] [SECTION...]; sections: doors entities ingest mqtt journal notify share
 //! consoles peers, and, only where named, for they are long: city growth devices cold
 
+mod asked;
 mod city;
 mod client;
 mod cold;
@@ -45,7 +46,11 @@ impl Figures {
     pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         let figure = Figure { name: name.into(), value, unit };
         if !self.quiet {
-            println!("{:<64} {:>14.3} {}", figure.name, figure.value, figure.unit);
+            let asked = asked::of(&figure.name).map_or_else(String::new, |asked| {
+                let met = if asked.is_met(value) { "met" } else { "NOT MET" };
+                format!("   asked: {asked}: {met}")
+            });
+            println!("{:<64} {:>14.3} {}{asked}", figure.name, figure.value, figure.unit);
         }
         self.all.push(figure);
     }
@@ -92,7 +97,14 @@ fn main() -> anyhow::Result<()> {
         let list: Vec<_> = figures
             .all
             .iter()
-            .map(|f| json!({"name": f.name, "value": f.value, "unit": f.unit}))
+            .map(|f| {
+                let asked = asked::of(&f.name);
+                json!({
+                    "name": f.name, "value": f.value, "unit": f.unit,
+                    "asked": asked.map(|asked| asked.to_string()),
+                    "met": asked.map(|asked| asked.is_met(f.value)),
+                })
+            })
             .collect();
         println!("{}", json!(list));
     }

@@ -277,7 +277,7 @@ fn opened() -> anyhow::Result<Opened> {
         origin: "test.example/log".into(),
         now: || model::Time::from_seconds(1_700_000_000),
         contexts: std::collections::HashMap::new(),
-        store: hub::store::Options { min_free_bytes: 0 },
+        store: hub::store::Options { min_free_bytes: 0, ..Default::default() },
         seal: hub::store::SealPlan::default(),
         tidying: hub::Tidying::default(),
         patience: std::time::Duration::ZERO,

@@ -26,10 +26,11 @@ const PACKAGES: [(&str, &str); 7] = [
 ];
 /// Python packages that the tests use as clients nobody here wrote.
 const PYTHON: [&str; 2] = ["paho-mqtt==2.1.0", "ngsildclient==0.5.2"];
-/// What the long proofs use besides.
-const LONG_PACKAGES: [(&str, &str); 1] = [("slowhttptest", "slowhttptest")];
-const LONG_PYTHON: [&str; 2] = ["schemathesis==4.32.5", "boofuzz"];
-const LONG_CARGO: [&str; 2] = ["cargo-fuzz", "cargo-mutants"];
+/// What `tests/outside.py` uses.
+const OUTSIDE_PACKAGES: [(&str, &str); 1] = [("slowhttptest", "slowhttptest")];
+const OUTSIDE_PYTHON: [&str; 2] = ["schemathesis==4.32.5", "boofuzz"];
+const CARGO_FUZZ: &str = "cargo-fuzz";
+const CARGO_MUTANTS: &str = "cargo-mutants";
 /// The parts of the long proofs.
 const PARTS: [&str; 4] = ["tests", "outside", "fuzz", "mutants"];
 /// Seconds that each fuzz target runs: an hour in all.
@@ -186,7 +187,12 @@ fn test(arguments: &[String]) -> Result<(), String> {
     all.extend(arguments.iter().map(String::as_str));
     run(&cargo(), &all, &environment)?;
     // What was asked for by name is all there is to do.
-    if arguments.is_empty() { browse("target/debug/tanggul") } else { Ok(()) }
+    if !arguments.is_empty() {
+        return Ok(());
+    }
+    browse("target/debug/tanggul")?;
+    outside("target/debug/tanggul", "1")?;
+    mutate(&["--shard", "0/24"])
 }
 
 /// The console's tests, in Chromium, on a program.
@@ -220,19 +226,18 @@ fn release_check(named: &[String]) -> Result<(), String> {
         long_tests()?;
     }
     if asked("outside") {
-        outside()?;
+        build()?;
+        outside("target/release/tanggul", "3")?;
     }
-    let tools = [("fuzz", LONG_CARGO[0]), ("mutants", LONG_CARGO[1])];
-    for (_, tool) in tools.into_iter().filter(|(part, tool)| asked(part) && !there(tool)) {
-        run(&cargo(), &["install", "--locked", tool], &[])?;
+    if asked("fuzz") {
+        install_cargo(CARGO_FUZZ)?;
     }
     // None of them looks at the clock.
     let (fuzzes, mutates) = (asked("fuzz"), asked("mutants"));
     std::thread::scope(|scope| {
         let fuzzed = fuzzes.then(|| scope.spawn(fuzz));
         if mutates {
-            let all = ["mutants", "--package", "guard", "--output", "target", "--", "--lib"];
-            run(&cargo(), &all, &[])?;
+            mutate(&[])?;
         }
         fuzzed.map_or(Ok(()), joined)
     })
@@ -261,14 +266,25 @@ fn long_tests() -> Result<(), String> {
     run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)
 }
 
-/// The release build, asked by tools of others.
-fn outside() -> Result<(), String> {
-    install_packages(&LONG_PACKAGES)?;
+/// A program, asked by tools of others: with so many examples for each operation.
+fn outside(program: &str, examples: &str) -> Result<(), String> {
+    install_packages(&OUTSIDE_PACKAGES)?;
     // Apart, for it and the tests want different versions of a third.
-    let outside = install_python("outside", &LONG_PYTHON)?;
-    build()?;
-    let program = root().join("target/release/tanggul").display().to_string();
-    run(&outside, &["tests/outside.py", &program, "50"], &[])
+    let outside = install_python("outside", &OUTSIDE_PYTHON)?;
+    run(&outside, &["tests/outside.py", program, examples], &[])
+}
+
+/// Changes what decides, mutant by mutant: some test has to fail for each.
+fn mutate(which: &[&str]) -> Result<(), String> {
+    install_cargo(CARGO_MUTANTS)?;
+    let mut all = vec!["mutants", "--package", "guard", "--output", "target"];
+    all.extend(which);
+    all.extend(["--", "--lib"]);
+    run(&cargo(), &all, &[])
+}
+
+fn install_cargo(tool: &str) -> Result<(), String> {
+    if there(tool) { Ok(()) } else { run(&cargo(), &["install", "--locked", tool], &[]) }
 }
 
 /// The folder of the public Merkle test vectors: the one that is named, or that of Go's own mirror.

@@ -319,6 +319,7 @@ impl Hub {
     /// # Errors
     /// When there is none, it is one's own, or it is not permitted any more.
     pub async fn approve(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
+        Self::check_known(session)?;
         let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
         let waiting = || -> Result<Pending, HubError> {
             let body = self.store.document(kinds::PENDING, id).ok_or_else(missing)?;
@@ -361,6 +362,7 @@ impl Hub {
     /// # Errors
     /// When there is none, or it is not permitted.
     pub async fn withdraw(&self, session: &Session, id: &str) -> Result<ActReport, HubError> {
+        Self::check_known(session)?;
         let _alone = self.governing.alone().await;
         let session = &self.still(session)?;
         let missing = || HubError::NotFound(format!("no act `{id}` waits for a second person"));
@@ -377,6 +379,14 @@ impl Hub {
             ..Effects::default()
         };
         self.commit_act(session, "act.withdraw", effects, Vec::new()).await
+    }
+
+    /// Nobody unknown is told what waits.
+    fn check_known(session: &Session) -> Result<(), HubError> {
+        if session.principal.kind == model::Kind::Public {
+            return Err(HubError::Unauthenticated("sign in first".into()));
+        }
+        Ok(())
     }
 
     /// Acts that wait for a second person: one's own, and those that one could agree to.

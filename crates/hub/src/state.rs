@@ -393,7 +393,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = store::Files::new(&directory.path().join("data"), None);
         files.create().unwrap();
-        let store = Store::open(files, store::Options { min_free_bytes: 0 }).unwrap();
+        let store =
+            Store::open(files, store::Options { min_free_bytes: 0, ..store::Options::default() })
+                .unwrap();
         let state = State::load(&store, 10).unwrap();
         let sign_in = |principal: u64| CredentialDoc {
             number: principal,

@@ -43,7 +43,8 @@ async fn start_at(
         origin: "test.example/log".into(),
         now,
         contexts: HashMap::new(),
-        store: store::Options { min_free_bytes },
+        // So little that tables of the engine go to files.
+        store: store::Options { min_free_bytes, memtable_bytes: 16 << 10 },
         seal: store::SealPlan { max_blobs, max_part: 7, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
         patience: std::time::Duration::from_millis(patience_ms),
@@ -397,7 +398,11 @@ fn contents(store: &store::Store) -> String {
 fn damage(path: &std::path::Path, random: &mut impl FnMut(u64) -> u64) -> String {
     let mut bytes = std::fs::read(path).unwrap();
     let at = random(bytes.len().max(1) as u64) as usize;
-    let what = match random(5) {
+    let what = match random(6) {
+        5 => {
+            std::fs::remove_file(path).unwrap();
+            return format!("{}: gone", path.display());
+        }
         0 => {
             bytes.truncate(at);
             format!("cut at {at}")
@@ -418,6 +423,10 @@ fn damage(path: &std::path::Path, random: &mut impl FnMut(u64) -> u64) -> String
     format!("{}: {what}", path.display())
 }
 
+fn damage_runs() -> u64 {
+    std::env::var("TANGGUL_DAMAGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(80)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_at_rest_never_hides_a_loss() {
     let directory = tempfile::tempdir().unwrap();
@@ -434,14 +443,17 @@ async fn damage_at_rest_never_hides_a_loss() {
     hub.stop().await;
     let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
     drop(hub);
-    // As an orderly stop left it, and as a kill would have: the engine's journal holds everything.
-    let options = store::Options { min_free_bytes: 0 };
+    // Some of it in the engine's tables, the rest in its journal.
+    let options = store::Options { min_free_bytes: 0, ..store::Options::default() };
     let open = |root: &std::path::Path| {
         store::Store::open(Files::new(&root.join("data"), None), options.clone())
     };
     let whole = contents(&open(directory.path()).unwrap());
-    let runs: u64 =
-        std::env::var("TANGGUL_DAMAGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(80);
+    let runs = damage_runs();
+    let mut tables = Vec::new();
+    files_under(&directory.path().join("data/store"), &mut tables);
+    tables.retain(|path| path.parent().is_some_and(|parent| parent.ends_with("tables")));
+    assert!(!tables.is_empty(), "nothing lies in the engine's tables");
     let mut random = numbers(0x9e37_79b9_7f4a_7c15u64);
     let (mut refused, mut named, mut harmless) = (0, 0, 0);
     for run in 0..runs {

@@ -136,6 +136,9 @@ impl Meaning {
         match source {
             Value::Null => Ok(()),
             Value::Text(url) if is_core_context(url) => Ok(()),
+            Value::Text(text) if crate::check_uri(text, "/@context").is_err() => {
+                Err(ContextError::WrongKind("a text that is no URL"))
+            }
             Value::Text(url) => {
                 let document = lookup(url).ok_or_else(|| ContextError::Unknown(url.clone()))?;
                 let inner = document.get("@context").cloned().unwrap_or(document);
@@ -320,6 +323,7 @@ mod tests {
         let unknown = context(r#""https://evil.example/c.jsonld""#).unwrap_err();
         assert!(unknown.to_string().contains("never fetched"));
         assert_eq!(context("5").unwrap_err(), ContextError::WrongKind("a number"));
+        assert!(matches!(context("\"\"").unwrap_err(), ContextError::WrongKind(_)));
         let mut deep = "null".to_owned();
         for _ in 0..20 {
             deep = format!("[{deep}]");

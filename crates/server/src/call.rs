@@ -57,6 +57,26 @@ pub fn source_of(address: IpAddr) -> Source {
     Source { zone, block: Block::Of(address), browser: None }
 }
 
+impl Call {
+    /// Who calls, and with which parameters: what the head alone tells.
+    fn of_head(
+        app: &App,
+        headers: &HeaderMap,
+        uri: &Uri,
+        source: &Source,
+        strict: bool,
+    ) -> Result<(Session, Params), Problem> {
+        let session = session_of(&app.hub, headers, source, strict)?;
+        if let Some(tenant) = headers.get("ngsild-tenant") {
+            let shown = tenant.to_str().unwrap_or_default();
+            return Err(Problem::no_tenant(format!(
+                "there is no tenant `{shown}`; leave `NGSILD-Tenant` out"
+            )));
+        }
+        Ok((session, Params::parse(uri.query().unwrap_or_default())?))
+    }
+}
+
 impl FromRequest<Arc<App>> for Call {
     type Rejection = Problem;
 
@@ -70,16 +90,26 @@ impl FromRequest<Arc<App>> for Call {
             |params| params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         );
         let headers = parts.headers;
+        let patience = seconds(app.limits.http_body_timeout);
+        let uri = parts.uri;
         // Whoever signs in or out is not kept from it by a sign-in that has ended.
         let signing = parts.method != http::Method::GET
-            && matches!(parts.uri.path(), "/api/v1/session" | "/api/v1/redeem");
-        let session = session_of(&app.hub, &headers, &source, !signing)?;
+            && matches!(uri.path(), "/api/v1/session" | "/api/v1/redeem");
+        let (session, params) = match Call::of_head(app, &headers, &uri, &source, !signing) {
+            Ok(known) => known,
+            Err(problem) => {
+                // What comes yet is thrown away, so that the client hears the answer.
+                let rest = Limited::new(body, app.limits.http_body_stranger);
+                drop(tokio::time::timeout(patience, drain(rest)).await);
+                return Err(problem);
+            }
+        };
         if session.principal.kind != model::Kind::Public {
             place.iter().for_each(|place| place.make_known(session.principal.number));
         }
         let writes = !matches!(parts.method, http::Method::GET | http::Method::HEAD)
-            && parts.uri.path().starts_with("/ngsi-ld/")
-            && !parts.uri.path().trim_end_matches('/').ends_with("/entityOperations/query");
+            && uri.path().starts_with("/ngsi-ld/")
+            && !uri.path().trim_end_matches('/').ends_with("/entityOperations/query");
         let known = || {
             if !writes || session.principal.kind != model::Kind::Public {
                 return Ok(());
@@ -89,20 +119,11 @@ impl FromRequest<Arc<App>> for Call {
             let what = "changes need a credential; send `Authorization: Bearer TOKEN`";
             Err(Problem::from(hub::HubError::Unauthenticated(what.into())))
         };
-        if let Some(tenant) = headers.get("ngsild-tenant") {
-            let shown = tenant.to_str().unwrap_or_default();
-            return Err(Problem::no_tenant(format!(
-                "there is no tenant `{shown}`; leave `NGSILD-Tenant` out"
-            )));
-        }
-        let uri = parts.uri;
-        let params = Params::parse(uri.query().unwrap_or_default())?;
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
         let stranger = session.principal.kind == model::Kind::Public;
         let most = if stranger { app.limits.http_body_stranger } else { app.limits.http_body };
-        let patience = seconds(app.limits.http_body_timeout);
         let too_large = || {
             Problem::too_large(if stranger {
                 format!("a body has at most {most} bytes without a credential")

@@ -47,8 +47,9 @@ fn failed(error: fjall::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
 
-fn table_options() -> KeyspaceCreateOptions {
+fn table_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
+        .max_memtable_size(memtable_bytes)
         // What is encrypted does not compress.
         .data_block_compression_policy(fjall::config::CompressionPolicy::disabled())
 }
@@ -85,9 +86,10 @@ fn check_manifests(directory: &Path) -> Result<(), StoreError> {
 
 impl Engine {
     /// Opens the tables; makes them, all or none, where there are none yet.
-    pub fn open(directory: &Path) -> Result<Engine, StoreError> {
+    pub fn open(directory: &Path, memtable_bytes: u64) -> Result<Engine, StoreError> {
+        let options = || table_options(memtable_bytes);
         if !directory.exists() {
-            Self::make(directory)?;
+            Self::make(directory, options)?;
         }
         let database = Self::database(directory)?;
         let open = |name: &&str| {
@@ -95,7 +97,7 @@ impl Engine {
             if !database.keyspace_exists(name) {
                 return Err(StoreError::Damaged(format!("the engine: its table `{name}`")));
             }
-            database.keyspace(name, table_options).map_err(failed)
+            database.keyspace(name, options).map_err(failed)
         };
         let tables = NAMES.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Engine { database, tables })
@@ -103,12 +105,15 @@ impl Engine {
 
     /// Makes the tables beside, and gives them their name when they are all there for good: the
     /// engine itself does not make the names of its directories durable.
-    fn make(directory: &Path) -> Result<(), StoreError> {
+    fn make(
+        directory: &Path,
+        options: impl Fn() -> KeyspaceCreateOptions,
+    ) -> Result<(), StoreError> {
         let beside = directory.with_extension("new");
         drop(std::fs::remove_dir_all(&beside));
         let database = Self::database(&beside)?;
         for name in NAMES {
-            drop(database.keyspace(name, table_options).map_err(failed)?);
+            drop(database.keyspace(name, &options).map_err(failed)?);
         }
         database.persist(PersistMode::SyncAll).map_err(failed)?;
         drop(database);
@@ -221,7 +226,7 @@ mod tests {
     fn a_damaged_manifest_is_named_and_never_opened() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("store");
-        drop(Engine::open(&root).unwrap());
+        drop(Engine::open(&root, 64 << 20).unwrap());
         let table = root.join("keyspaces/3");
         let entries = std::fs::read_dir(&table).unwrap().map(|entry| entry.unwrap().path());
         let files: Vec<_> = entries.filter(|path| path.is_file()).collect();
@@ -230,7 +235,7 @@ mod tests {
             let whole = std::fs::read(&path).unwrap();
             let refused = |bytes: &[u8], what: &str| {
                 std::fs::write(&path, bytes).unwrap();
-                let error = Engine::open(&root).err().expect(what).to_string();
+                let error = Engine::open(&root, 64 << 20).err().expect(what).to_string();
                 assert!(error.contains("manifest"), "{what}: {error}");
             };
             for at in 0..whole.len() {
@@ -241,6 +246,6 @@ mod tests {
             }
             std::fs::write(&path, &whole).unwrap();
         }
-        Engine::open(&root).unwrap();
+        Engine::open(&root, 64 << 20).unwrap();
     }
 }

@@ -28,11 +28,13 @@ use vault::{Keyring, Root, Scope, Secret};
 pub struct Options {
     /// Ordinary writes are refused when the disk has less left.
     pub min_free_bytes: u64,
+    /// What a table of a new store holds in memory and in the engine's journal before it goes to a file.
+    pub memtable_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { min_free_bytes: 64 << 20 }
+        Options { min_free_bytes: 64 << 20, memtable_bytes: 64 << 20 }
     }
 }
 
@@ -158,12 +160,13 @@ impl Store {
         let partly_closed = keyring.closed_datasets().collect();
         let (position_file, acknowledged) = files.position()?;
         let copied = files.copy_journal();
-        let engine = Engine::open(&files.engine()).inspect_err(|error| {
-            // Somebody else is at it, and goes on: a copy of now would be taken for one of its end.
-            if copied && matches!(error, StoreError::Locked(_)) {
-                files.drop_rescue();
-            }
-        })?;
+        let engine =
+            Engine::open(&files.engine(), options.memtable_bytes).inspect_err(|error| {
+                // Somebody else is at it, and goes on: a copy of now would be taken for one of its end.
+                if copied && matches!(error, StoreError::Locked(_)) {
+                    files.drop_rescue();
+                }
+            })?;
         let head = engine.get(Table::Meta, b"head")?;
         let head = head.unwrap_or_default();
         let found = Position { commits: number_of(&head, 0), records: number_of(&head, 8) };

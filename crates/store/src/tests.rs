@@ -21,7 +21,7 @@ fn open(directory: &TempDir) -> Result<Store, StoreError> {
     if !files.exist() {
         files.create()?;
     }
-    Store::open(files, Options { min_free_bytes: 0 })
+    Store::open(files, Options { min_free_bytes: 0, ..Options::default() })
 }
 
 fn series(number: u32) -> Series {
@@ -345,7 +345,8 @@ fn a_full_disk_refuses_writes_and_keeps_reads() {
     let directory = tempfile::tempdir().unwrap();
     drop(fresh(&directory));
     let files = Files::new(&directory.path().join("data"), None);
-    let store = Store::open(files, Options { min_free_bytes: u64::MAX }).unwrap();
+    let store =
+        Store::open(files, Options { min_free_bytes: u64::MAX, ..Options::default() }).unwrap();
     let refused = store.commit(Batch::default());
     assert!(matches!(refused, Err(StoreError::Full(_))));
     assert!(store.entity("urn:x:1").is_some());

@@ -160,7 +160,7 @@ mod tests {
     fn a_torn_last_batch_is_cut_off_and_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("store");
-        let engine = Engine::open(&root).unwrap();
+        let engine = Engine::open(&root, 64 << 20).unwrap();
         let journal = root.join("0.jnl");
         let mut ends = vec![std::fs::read(&journal).unwrap().len()];
         for n in 0..3u8 {
@@ -182,10 +182,10 @@ mod tests {
         let damaged = torn(ends[1]);
         assert_eq!(torn_at(&damaged), None);
         std::fs::write(&journal, &damaged).unwrap();
-        assert!(Engine::open(&root).is_err());
+        assert!(Engine::open(&root, 64 << 20).is_err());
         assert!(std::fs::read(&journal).unwrap() == damaged, "a refusal changes nothing");
         std::fs::write(&journal, torn(ends[2])).unwrap();
-        let engine = Engine::open(&root).unwrap();
+        let engine = Engine::open(&root, 64 << 20).unwrap();
         assert_eq!(engine.get(Table::Meta, &[1]).unwrap(), Some(vec![2; 3_000]));
         assert_eq!(engine.get(Table::Meta, &[2]).unwrap(), None);
         assert_eq!(engine.get(Table::Record, &[2]).unwrap(), None, "all of a batch or nothing");
@@ -196,7 +196,7 @@ mod tests {
     fn damage_before_the_last_batch_is_never_opened_over() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("store");
-        let engine = Engine::open(&root).unwrap();
+        let engine = Engine::open(&root, 64 << 20).unwrap();
         for n in 0..2 {
             let mut writes = engine.writes();
             engine.put(&mut writes, Table::Meta, &[n], vec![1; 3_000]);

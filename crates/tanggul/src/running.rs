@@ -69,7 +69,10 @@ pub fn hub_options(config: &Config, notice: Option<&'static str>) -> anyhow::Res
         origin: config.log.origin.clone(),
         now,
         contexts: config.context_documents()?,
-        store: store::Options { min_free_bytes: config.store.min_free_mib << 20 },
+        store: store::Options {
+            min_free_bytes: config.store.min_free_mib << 20,
+            ..store::Options::default()
+        },
         seal: SealPlan {
             min_points: config.store.seal_points / 2,
             max_blobs: config.store.seal_commits,

@@ -520,7 +520,7 @@ fn assembled(directory: &tempfile::TempDir) -> (Arc<Hub>, tokio::sync::mpsc::Rec
         origin: "test.example/log".into(),
         now,
         contexts: std::collections::HashMap::new(),
-        store: store::Options { min_free_bytes: 0 },
+        store: store::Options { min_free_bytes: 0, ..store::Options::default() },
         seal: store::SealPlan::default(),
         tidying: crate::Tidying::default(),
         patience: std::time::Duration::ZERO,

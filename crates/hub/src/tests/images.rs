@@ -24,6 +24,8 @@ const CALLS: &str = "trace=openat,open,creat,close,dup,dup2,dup3,fcntl,lseek,rea
 const FATES: [Fate; 5] = [Fate::Dropped, Fate::Kept, Fate::Cut, Fate::Shuffled, Fate::Zeros];
 /// Images that are tried at one moment, most of which may be the same.
 const MOST_TRIES: usize = 100;
+/// Bytes that a table holds before the engine writes it to a file.
+const MEMTABLE: u64 = 16 << 10;
 /// How many steps each of the city's workers takes in each of the two lives of the hub.
 const STEPS: u32 = 24;
 
@@ -53,7 +55,8 @@ fn open_hub(root: &Path) -> Arc<Hub> {
         origin: "test.example/log".into(),
         now: at_noon,
         contexts: std::collections::HashMap::new(),
-        store: store::Options { min_free_bytes: 0 },
+        // So little that tables go to files, and files are merged.
+        store: store::Options { min_free_bytes: 0, memtable_bytes: MEMTABLE },
         seal: store::SealPlan { max_blobs: 12, max_part: 7, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
         patience: std::time::Duration::ZERO,
@@ -326,6 +329,10 @@ fn what_a_power_cut_leaves_opens_with_all_that_was_acknowledged() {
     let is_moment = |line: String| matches!(disk.line(&line), Some(Event::Sync));
     let moments = lines().map_while(Result::ok).map(is_moment).filter(|is| *is).count();
     assert!(moments > 200, "hardly anything was made safe: {moments}");
+    let makes = |line: &String| line.contains("openat") && line.contains("O_CREAT");
+    let tables = lines().map_while(Result::ok).filter(makes);
+    let tables = tables.filter(|line| line.contains(&hex_of("/tables/"))).count();
+    assert!(tables > 4, "the engine wrote {tables} tables");
     let mut disk = Disk::new(&root.path().join("city"));
     let mut known = Known::default();
     let mut random = numbers(0x2545_f491_4f6c_dd1d);
@@ -362,6 +369,11 @@ fn what_a_power_cut_leaves_opens_with_all_that_was_acknowledged() {
     assert!(known.things.values().all(|(sent, done)| sent == done && *done == 2 * STEPS));
 }
 
+/// As `strace -xx` writes a text.
+fn hex_of(text: &str) -> String {
+    text.bytes().fold(String::new(), |all, byte| all + &format!("\\x{byte:02x}"))
+}
+
 /// Opens an image; says what is not as it should be.
 fn differences(image: &Path, known: &Known) -> String {
     let files = Files::new(&image.join("data"), None);
@@ -371,10 +383,12 @@ fn differences(image: &Path, known: &Known) -> String {
     {
         return error.to_string();
     }
-    let store = match Store::open(files, store::Options { min_free_bytes: 0 }) {
-        Ok(store) => store,
-        Err(error) => return error.to_string(),
-    };
+    let store =
+        match Store::open(files, store::Options { min_free_bytes: 0, ..store::Options::default() })
+        {
+            Ok(store) => store,
+            Err(error) => return error.to_string(),
+        };
     if known.vkey.is_empty() {
         return String::new();
     }

@@ -259,7 +259,7 @@ async fn a_damaged_ring_says_what_it_lost() {
     let end = ring.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
     let mut random = super::numbers(0x9e37_79b9_7f4a_7c15);
     let mut lossy = 0;
-    for run in 0..40 {
+    for run in 0..super::damage_runs() / 2 {
         let copy = tempfile::tempdir().unwrap();
         super::copy_all(directory.path(), copy.path());
         let file = std::fs::OpenOptions::new().write(true).open(copy.path().join("data/ring"));

@@ -33,7 +33,7 @@ fn assemble(root: &Path, group_changes: usize) -> (Arc<Hub>, mpsc::Receiver<Job>
         origin: "test.example/log".into(),
         now,
         contexts: HashMap::new(),
-        store: store::Options { min_free_bytes: 0 },
+        store: store::Options { min_free_bytes: 0, ..store::Options::default() },
         seal: store::SealPlan { max_blobs: 2, max_part: 3, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
         patience: std::time::Duration::ZERO,
@@ -383,7 +383,11 @@ fn whoever_comes_first_the_rules_hold() {
         hub.store.close();
         drop((hub, queue));
         let files = Files::new(&copy.path().join("data"), None);
-        let store = store::Store::open(files, store::Options { min_free_bytes: 0 }).unwrap();
+        let store = store::Store::open(
+            files,
+            store::Options { min_free_bytes: 0, ..store::Options::default() },
+        )
+        .unwrap();
         assert_eq!(level(&store), found, "after a restart");
         assert_eq!(crate::verify(&store, &vkey).unwrap().findings, []);
     }

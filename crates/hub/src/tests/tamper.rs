@@ -63,10 +63,12 @@ async fn worked(directory: &TempDir, readings: u32) -> (String, String) {
 /// What verification says of a data directory.
 fn findings(root: &Path, vkey: &str, kept: &str) -> Vec<String> {
     let files = Files::new(&root.join("data"), None);
-    let store = match Store::open(files, store::Options { min_free_bytes: 0 }) {
-        Ok(store) => store,
-        Err(error) => return vec![error.to_string()],
-    };
+    let store =
+        match Store::open(files, store::Options { min_free_bytes: 0, ..store::Options::default() })
+        {
+            Ok(store) => store,
+            Err(error) => return vec![error.to_string()],
+        };
     let key = journal::VerifyingKey::parse(vkey).unwrap();
     let mut found = crate::verify(&store, &key).unwrap().findings;
     found.extend(crate::verify_since(&store, &key, kept).unwrap());
