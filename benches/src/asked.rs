@@ -25,7 +25,7 @@ const ROWS: &[(&str, &str, Asked)] = &[
     ("q, place (polygon) and order", "of 1000000, p99", Most(20.0)),
     ("memory of 1000000 entities of 500 bytes", "with 20000000 observations", Most(1_907.0)),
     ("ready after start, 1000000 entities", "", Most(5.0)),
-    ("storage of 100 M observations", ", all files", Most(3.0)),
+    ("storage of each observation from", ", all files", Most(3.0)),
     ("hourly mean of 10,000 series, 14.4 M", ": median of 5", Most(0.3)),
     ("notifications, 10,000 subscriptions", ": lost to living receivers", Most(0.0)),
     ("notifications, 10,000 subscriptions", ": out of order", Most(0.0)),

@@ -20,12 +20,12 @@ pub async fn measure(program: &str, figures: &mut Figures) -> anyhow::Result<()>
     for points in POINTS {
         history::measure_many(Hub::start(program)?, figures, points).await?;
     }
-    let entities = |all: u64| all.to_string();
-    let of_entities = ENTITIES.map(|all| (all as f64, entities(all)));
+    let of_entities = ENTITIES.map(|all| (all as f64, all.to_string()));
     let of_points = POINTS.map(|points| {
         let all = (points * history::SERIES) as f64;
         (all, format!("{} M", all / 1e6))
     });
+    further(figures, &of_points[1], &of_points[2]);
     steepest(figures, "creating entities", &of_entities, true, |of| {
         (format!("creating {of} entities"), ": CPU each".to_owned())
     });
@@ -45,6 +45,18 @@ pub async fn measure(program: &str, figures: &mut Figures) -> anyhow::Result<()>
         (format!("ready after start, {of} observations"), String::new())
     });
     devices(program, figures).await
+}
+
+/// What each further observation takes, in all files: the engine's journal is as long for few as for many.
+fn further(figures: &mut Figures, few: &(f64, String), many: &(f64, String)) {
+    let bytes = |(all, of): &(f64, String)| {
+        Some(figures.value(&format!("storage of {of} observations"), ", all files")? * all)
+    };
+    if let (Some(less), Some(more)) = (bytes(few), bytes(many)) {
+        let each = (more - less) / (many.0 - few.0);
+        let name = format!("storage of each observation from {} to {}, all files", few.1, many.1);
+        figures.add(name, each, "bytes");
+    }
 }
 
 /// How much steeper than n log n a cost grows where it grows most: at most 1 when it grows no faster.
