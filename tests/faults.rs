@@ -65,10 +65,10 @@ fn until_refused(city: &City) -> u32 {
 /// Class A of DESIGN section 8: what must be recorded first is refused, and says why.
 fn class_a_is_refused(city: &City, social: &str) {
     let register = "/ngsi-ld/v1/entities?type=EvacuationAssistance&limit=1";
-    let export = "/api/v1/chart?entity=urn:ngsi-ld:EvacuationAssistance:001&attribute=need";
+    let chart = "/api/v1/chart?entity=urn:ngsi-ld:EvacuationAssistance:001&attribute=need";
     for refused in [
         city.get(register, &format!("{social}:social-care")),
-        city.get(export, &format!("{social}:social-care")),
+        city.get(chart, &format!("{social}:social-care")),
         city.act("admin", "dataset.rotate_key", json!({"dataset": "test"})),
         city.act("steward", "device.revoke", json!({"login": "fault", "dataset": "rivers"})),
     ] {

@@ -73,6 +73,18 @@ fn overlapping_claims_and_bad_policies_are_refused() {
         assert_eq!(refused.status, 409, "{}", refused.text);
         assert!(refused.text.contains("govern the hub any more"), "{}", refused.text);
     }
+    // Nor does the last one go who governs, whatever the policy calls him.
+    let mayor = official(&city, "mayor", &["department"]);
+    let by_name = old[start..end]
+        .replace("principal.roles.contains(\"administrator\")", "principal.login == \"mayor\"");
+    let text = format!("{}{by_name}{}", &old[..start], &old[end..]);
+    assert_ne!(text, old);
+    assert_eq!(city.act("admin", "policies.put", json!({"text": text})).status, 200);
+    let gone = city.act(&mayor, "principal.revoke", json!({"login": "mayor"}));
+    assert_eq!(gone.status, 409, "{}", gone.text);
+    assert!(gone.text.contains("govern the hub any more"), "{}", gone.text);
+    assert_eq!(city.act(&mayor, "policies.put", json!({"text": old})).status, 200);
+    assert_eq!(city.act("admin", "principal.revoke", json!({"login": "mayor"})).status, 200);
     // Nor does he become the only one.
     official(&city, "second.admin", &["administrator"]);
     let alone = city.act("admin", "principal.revoke", json!({"login": "second.admin"}));

@@ -142,7 +142,7 @@ def boofuzz(city):
         [session.connect(*step) for step in zip([session.root, *path], path)]
         session.fuzz()
         fuzzed = session.num_cases_actually_fuzzed
-# A packet of few bytes has few cases.
+        # A packet of few bytes has few cases.
         assert fuzzed >= min(CASES * 0.9, 50), f"only {fuzzed} cases of {path[-1].name}"
         print(f"boofuzz: {fuzzed} cases of {path[-1].name}")
 

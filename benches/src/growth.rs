@@ -7,7 +7,7 @@ use serde_json::json;
 use std::time::Instant;
 
 /// Entities at which queries and opening are measured, and points of each of 10,000 series.
-const ENTITIES: [u64; 3] = [10_000, 100_000, 1_000_000];
+const ENTITIES: [u64; 4] = [10_000, 100_000, 1_000_000, 3_000_000];
 const POINTS: [usize; 3] = [100, 1_000, 10_000];
 /// Devices at which enrolling, and redeeming a code, are measured; and codes that are redeemed.
 const DEVICES: [usize; 3] = [1_000, 10_000, 100_000];

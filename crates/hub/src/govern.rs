@@ -287,7 +287,7 @@ fn put_policies(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubErro
     let old = hub.state.snapshot();
     let mut new = old.as_ref().clone();
     new.policies = Arc::new(policies);
-    hub.check_governed(&new)?;
+    hub.check_governed(&new, None)?;
     let (mut gains, mut loses) = (Vec::new(), Vec::new());
     for (_, dataset) in old.datasets.values() {
         hub.check_strangers(&new, dataset)?;
@@ -462,25 +462,44 @@ fn accept(hub: &Hub, session: &Session, body: &Value) -> Result<Effects, HubErro
     })
 }
 
+/// No purpose and each, from everywhere.
+fn declarations(purposes: &BTreeSet<String>) -> impl Iterator<Item = (Option<&str>, Zone)> {
+    let purposes = std::iter::once(None).chain(purposes.iter().map(|p| Some(p.as_str())));
+    purposes
+        .flat_map(|purpose| [Zone::Local, Zone::City, Zone::Outside].map(|zone| (purpose, zone)))
+}
+
 impl Hub {
-    /// Whether anybody could still change policies, and so mend them.
-    fn check_governed(&self, snapshot: &guard::Snapshot) -> Result<(), HubError> {
-        let purposes: Vec<String> = self.state.purposes.read().keys().cloned().collect();
-        let governs = |principal: &Arc<Principal>| {
-            let purposes = purposes.iter().map(|purpose| Some(purpose.as_str()));
-            std::iter::once(None).chain(purposes).any(|purpose| {
-                let session = self.imagine(principal.clone(), purpose);
+    /// Nobody locks all out: under these policies somebody governs the hub, and so could change them,
+    /// also without one who is to go.
+    pub(crate) fn check_governed(
+        &self,
+        snapshot: &guard::Snapshot,
+        without: Option<u64>,
+    ) -> Result<(), HubError> {
+        let purposes = self.purposes_of(snapshot);
+        let governs = |official: &Arc<Principal>| {
+            declarations(&purposes).any(|(purpose, zone)| {
+                let session = Session { zone, ..self.imagine(official.clone(), purpose) };
                 snapshot.decide_hub(&session, Action::Govern).allowed
             })
         };
-        let officials = self.state.principals().into_iter().filter(|principal| {
-            principal.kind == model::Kind::Official && principal.status == model::Status::Active
+        let others = self.state.principals().into_iter().filter(|principal| {
+            principal.kind == model::Kind::Official
+                && principal.status == model::Status::Active
+                && Some(principal.number) != without
         });
-        if officials.into_iter().any(|official| governs(&official)) {
+        if others.into_iter().any(|official| governs(&official)) {
             return Ok(());
         }
         let what = "no official could govern the hub any more, nor undo this";
         Err(HubError::Conflict(what.into()))
+    }
+
+    /// What can be declared: purposes that are known, or that something is kept for.
+    fn purposes_of(&self, snapshot: &guard::Snapshot) -> BTreeSet<String> {
+        let kept = snapshot.datasets.values().flat_map(|(_, dataset)| dataset.purposes.clone());
+        self.state.purposes.read().keys().cloned().chain(kept).collect()
     }
 
     /// No majority makes a register of people public, or writable by anybody, wherever they are and
@@ -490,27 +509,21 @@ impl Hub {
         snapshot: &guard::Snapshot,
         dataset: &Arc<Dataset>,
     ) -> Result<(), HubError> {
-        let known = snapshot.datasets.values().flat_map(|(_, dataset)| dataset.purposes.clone());
-        let mut purposes: BTreeSet<String> = self.state.purposes.read().keys().cloned().collect();
-        purposes.extend(known);
+        let mut purposes = self.purposes_of(snapshot);
         purposes.extend(dataset.purposes.iter().cloned());
         let stranger = Arc::new(Principal::public());
-        for purpose in std::iter::once(None).chain(purposes.iter().map(|p| Some(p.as_str()))) {
-            for zone in [Zone::Local, Zone::City, Zone::Outside] {
-                let session =
-                    Session { assurance: 0, zone, ..self.imagine(stranger.clone(), purpose) };
-                let lens = snapshot.lens(&session, dataset).lens;
-                let closed =
-                    [Sensitivity::Confidential, Sensitivity::Personal, Sensitivity::Special];
-                let reads = closed.iter().any(|s| lens.sight_of(*s) != model::Sight::Hidden);
-                let acts = [Action::Write, Action::Delete, Action::Govern, Action::Audit];
-                let does = |action| snapshot.decide(&session, action, dataset).allowed;
-                if reads || acts.into_iter().any(does) {
-                    return Err(HubError::Conflict(format!(
-                        "anybody could read what is confidential, or write, in dataset `{}`",
-                        dataset.id
-                    )));
-                }
+        for (purpose, zone) in declarations(&purposes) {
+            let session = Session { assurance: 0, zone, ..self.imagine(stranger.clone(), purpose) };
+            let lens = snapshot.lens(&session, dataset).lens;
+            let closed = [Sensitivity::Confidential, Sensitivity::Personal, Sensitivity::Special];
+            let reads = closed.iter().any(|s| lens.sight_of(*s) != model::Sight::Hidden);
+            let acts = [Action::Write, Action::Delete, Action::Govern, Action::Audit];
+            let does = |action| snapshot.decide(&session, action, dataset).allowed;
+            if reads || acts.into_iter().any(does) {
+                return Err(HubError::Conflict(format!(
+                    "anybody could read what is confidential, or write, in dataset `{}`",
+                    dataset.id
+                )));
             }
         }
         Ok(())

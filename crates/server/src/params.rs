@@ -111,12 +111,21 @@ impl Params {
     /// # Errors
     /// The first one that is part of the standard and not offered, or unknown.
     pub fn only(&self, known: &[&str]) -> Result<(), Problem> {
-        match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        self.only_of(&[known])
+    }
+
+    /// As [`Params::only`], of several lists.
+    ///
+    /// # Errors
+    /// As it.
+    pub fn only_of(&self, known: &[&[&str]]) -> Result<(), Problem> {
+        let is_known = |name: &str| known.iter().any(|list| list.contains(&name));
+        match self.0.iter().find(|(name, _)| !is_known(name)) {
             Some((name, _)) if NOT_OFFERED.contains(&name.as_str()) => Err(Problem::not_offered(
                 format!("the parameter `{name}` is part of the standard and is not offered here"),
             )),
             Some((name, _)) => {
-                let what = format!("is none of: {}", known.join(", "));
+                let what = format!("is none of: {}", known.concat().join(", "));
                 Err(Invalid::request(format!("?{name}"), what).into())
             }
             None => Ok(()),

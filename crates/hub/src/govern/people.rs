@@ -213,6 +213,9 @@ pub fn revoke(hub: &Hub, _: &Session, body: &Value) -> Result<Effects, HubError>
         let what = "an administrator is revoked with `administrator.revoke`, by two";
         return Err(HubError::Conflict(what.into()));
     }
+    if principal.kind == Kind::Official {
+        hub.check_governed(&hub.state.snapshot(), Some(principal.number))?;
+    }
     Ok(set_status(hub, &principal, Status::Revoked))
 }
 
@@ -225,6 +228,7 @@ pub fn revoke_administrator(
     if principal.number == session.principal.number {
         return Err(HubError::Conflict("nobody revokes himself; another can".into()));
     }
+    hub.check_governed(&hub.state.snapshot(), Some(principal.number))?;
     Ok(set_status(hub, &principal, Status::Revoked))
 }
 

@@ -49,20 +49,10 @@ pub const FILTER_PARAMS: &[&str] = &[
     "scopeQ",
 ];
 
-/// Parameters of queries over entities.
+/// What queries over entities take beside [`FILTER_PARAMS`].
 pub const QUERY_PARAMS: &[&str] = &[
-    "id",
-    "type",
-    "idPattern",
-    "attrs",
     "pick",
     "omit",
-    "q",
-    "georel",
-    "geometry",
-    "coordinates",
-    "geoproperty",
-    "scopeQ",
     "limit",
     "offset",
     "count",

@@ -163,12 +163,12 @@ pub async fn create(call: Call) -> Handled {
 }
 
 pub async fn upsert(call: Call) -> Handled {
-    call.params.only(PARAMS)?;
     let options = call.params.list("options");
     let update = options.contains(&"update");
     // Most batches are numbers for series that are there: they go the short way.
     if options == ["update"]
         && call.is_plain_json()
+        && call.params.only(PARAMS).is_ok()
         && let Some(readings) = ngsild::parse_readings(&call.body)
         && let Some(report) = call.app.hub.write_readings(&call.session, None, &readings).await?
     {

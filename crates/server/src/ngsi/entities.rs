@@ -1,6 +1,6 @@
 //! Entities: create, retrieve, query, merge, replace, delete, and their attributes.
 
-use super::answer::{QUERY_PARAMS, Reply, filter_of, filter_of_body, one, order_of};
+use super::answer::{FILTER_PARAMS, QUERY_PARAMS, Reply, filter_of, filter_of_body, one, order_of};
 use crate::call::Call;
 use crate::problem::Problem;
 use axum::http::{HeaderValue, header};
@@ -54,7 +54,7 @@ pub async fn create(call: Call) -> Handled {
 }
 
 pub async fn retrieve(call: Call) -> Handled {
-    call.params.only(QUERY_PARAMS)?;
+    call.params.only_of(&[FILTER_PARAMS, QUERY_PARAMS])?;
     let id = id_of(&call)?;
     let (context, _) = call.context(None)?;
     let mut reply = Reply::of(&call, context)?;
@@ -86,7 +86,7 @@ fn join_param(call: &Call) -> Result<Option<Join>, Invalid> {
 }
 
 pub async fn query(call: Call) -> Handled {
-    call.params.only(QUERY_PARAMS)?;
+    call.params.only_of(&[FILTER_PARAMS, QUERY_PARAMS])?;
     let (context, _) = call.context(None)?;
     let narrow = ["id", "type", "idPattern", "attrs", "q", "georel", "scopeQ"];
     let local = call.params.flag("local")?;
@@ -156,7 +156,7 @@ pub fn page_headers(
 }
 
 pub async fn post_query(call: Call) -> Handled {
-    call.params.only(QUERY_PARAMS)?;
+    call.params.only_of(&[FILTER_PARAMS, QUERY_PARAMS])?;
     let body = call.json()?;
     let (context, _) = call.context(Some(&body))?;
     let mut reply = Reply::of(&call, context.clone())?;

@@ -1,6 +1,6 @@
 //! Histories: temporal retrieve and query, aggregated and simplified (clauses 5.7.3, 5.7.4, 6.18).
 
-use super::answer::{Reply, filter_of, filter_of_body, one};
+use super::answer::{FILTER_PARAMS, Reply, filter_of, filter_of_body, one};
 use super::entities::{form_of, page_headers};
 use crate::call::Call;
 use crate::problem::Problem;
@@ -15,6 +15,7 @@ use ngsild::{
 
 type Handled = Result<Response, Problem>;
 
+/// What queries over histories take beside [`FILTER_PARAMS`].
 const PARAMS: &[&str] = &[
     "timerel",
     "timeAt",
@@ -23,18 +24,8 @@ const PARAMS: &[&str] = &[
     "lastN",
     "aggrMethods",
     "aggrPeriodDuration",
-    "id",
-    "type",
-    "idPattern",
-    "attrs",
     "pick",
     "omit",
-    "q",
-    "georel",
-    "geometry",
-    "coordinates",
-    "geoproperty",
-    "scopeQ",
     "limit",
     "offset",
     "count",
@@ -100,7 +91,7 @@ fn history_query(call: &Call, context: &Context, filter: Filter) -> Result<Histo
 }
 
 pub async fn retrieve(call: Call) -> Handled {
-    call.params.only(PARAMS)?;
+    call.params.only_of(&[FILTER_PARAMS, PARAMS])?;
     let id = call.path("id");
     ngsild::check_uri(&id, "{id}")?;
     let (context, _) = call.context(None)?;
@@ -122,7 +113,7 @@ pub async fn retrieve(call: Call) -> Handled {
 }
 
 pub async fn query(call: Call) -> Handled {
-    call.params.only(PARAMS)?;
+    call.params.only_of(&[FILTER_PARAMS, PARAMS])?;
     let (context, _) = call.context(None)?;
     let narrow = ["id", "type", "idPattern", "attrs", "q", "georel", "scopeQ"];
     let local = call.params.flag("local")?;
@@ -145,7 +136,7 @@ pub async fn query(call: Call) -> Handled {
 }
 
 pub async fn post_query(call: Call) -> Handled {
-    call.params.only(PARAMS)?;
+    call.params.only_of(&[FILTER_PARAMS, PARAMS])?;
     let body = call.json()?;
     let (context, _) = call.context(Some(&body))?;
     let filter = filter_of_body(&body, &context)?;
