@@ -26,22 +26,22 @@ pub async fn measure(program: &str, figures: &mut Figures) -> anyhow::Result<()>
         (all, format!("{} M", all / 1e6))
     });
     further(figures, &of_points[1], &of_points[2]);
-    steepest(figures, "creating entities", &of_entities, true, |of| {
+    steps(figures, "creating entities", &of_entities, true, |of| {
         (format!("creating {of} entities"), ": CPU each".to_owned())
     });
-    steepest(figures, "a query by q, place and order", &of_entities, false, |of| {
+    steps(figures, "a query by q, place and order", &of_entities, false, |of| {
         ("q, place (polygon) and order".to_owned(), format!("of {of}, CPU"))
     });
-    steepest(figures, "opening with entities", &of_entities, false, |of| {
+    steps(figures, "opening with entities", &of_entities, false, |of| {
         (format!("ready after start, {of} entities"), String::new())
     });
-    steepest(figures, "batch ingest", &of_points, true, |of| {
+    steps(figures, "batch ingest", &of_points, true, |of| {
         (format!("batch ingest, HTTPS, 1,000 a request, durable, {of}"), ": CPU each".to_owned())
     });
-    steepest(figures, "hourly means", &of_points, false, |of| {
+    steps(figures, "hourly means", &of_points, false, |of| {
         (format!("hourly mean of 10,000 series, {of}, after"), "median of 5, CPU".to_owned())
     });
-    steepest(figures, "opening with observations", &of_points, false, |of| {
+    steps(figures, "opening with observations", &of_points, false, |of| {
         (format!("ready after start, {of} observations"), String::new())
     });
     devices(program, figures).await
@@ -59,25 +59,27 @@ fn further(figures: &mut Figures, few: &(f64, String), many: &(f64, String)) {
     }
 }
 
-/// How much steeper than n log n a cost grows where it grows most: at most 1 when it grows no faster.
+/// How much steeper than n log n a cost grows from each size to the next: at most 1 when no faster.
 /// `each`: what was measured is the cost of one, not of all.
-fn steepest(
+fn steps(
     figures: &mut Figures,
     what: &str,
     sizes: &[(f64, String)],
     each: bool,
     name: impl Fn(&str) -> (String, String),
 ) {
-    let cost = |(all, of): &(f64, String)| {
+    let cost = |figures: &Figures, (all, of): &(f64, String)| {
         let (begin, end) = name(of);
-        figures.value(&begin, &end).map(|cost| if each { cost * all } else { cost })
+        let cost = figures.value(&begin, &end)? * if each { *all } else { 1.0 };
+        Some(cost / (all * all.ln()))
     };
-    let steps = sizes.windows(2).filter_map(|step| {
-        let grown = cost(&step[1])? / cost(&step[0])?;
-        Some(grown / ((step[1].0 * step[1].0.ln()) / (step[0].0 * step[0].0.ln())))
-    });
-    let most = steps.fold(0.0, f64::max);
-    figures.add(format!("growth of {what}, to that of n log n, the steepest step"), most, "ratio");
+    for step in sizes.windows(2) {
+        if let (Some(less), Some(more)) = (cost(figures, &step[0]), cost(figures, &step[1])) {
+            let name =
+                format!("growth of {what}, to that of n log n, {} to {}", step[0].1, step[1].1);
+            figures.add(name, more / less, "ratio");
+        }
+    }
 }
 
 pub async fn devices(program: &str, figures: &mut Figures) -> anyhow::Result<()> {

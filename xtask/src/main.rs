@@ -227,7 +227,7 @@ fn release_check(named: &[String]) -> Result<(), String> {
     }
     if asked("outside") {
         build()?;
-        outside("target/release/tanggul", "3")?;
+        outside("target/release/tanggul", "20")?;
     }
     if asked("fuzz") {
         install_cargo(CARGO_FUZZ)?;
