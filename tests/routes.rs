@@ -3,6 +3,7 @@
 
 use crate::harness::{City, tanggul};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Routes that answer anybody with what is open to all, and nobody unknown with anything else.
 const OPEN_IN_PART: &[&str] = &[
@@ -236,6 +237,17 @@ fn every_route_is_closed_to_those_who_may_not() {
 fn the_document_says_what_is_asked() {
     let city = City::start();
     let document: Value = serde_json::from_slice(&tanggul(&["openapi"]).stdout).unwrap();
+    // The acts are those of the table in docs/acts.md, and the hub knows them.
+    let named = &document["components"]["schemas"]["ActSent"]["properties"]["act"]["enum"];
+    let named: Vec<&str> = named.as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+    let table = include_str!("../docs/acts.md").lines();
+    let table = table.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(table.collect::<BTreeSet<_>>(), named.iter().copied().collect());
+    for act in named {
+        let body = json!({"act": act, "body": {}});
+        let answer = city.post("/api/v1/acts?dryRun=true", "admin", &body);
+        assert!(!answer.text.contains("there is no act"), "{act}: {}", answer.text);
+    }
     let (mut compared, mut parameters) = (0, 0);
     for (method, path, _) in operations() {
         let operation = &document["paths"][&path][method.to_lowercase()];

@@ -381,8 +381,8 @@ impl Hub {
         self.commit_act(session, "act.withdraw", effects, Vec::new()).await
     }
 
-    /// Nobody unknown is told what waits.
-    fn check_known(session: &Session) -> Result<(), HubError> {
+    /// What is for whoever is known.
+    pub(crate) fn check_known(session: &Session) -> Result<(), HubError> {
         if session.principal.kind == model::Kind::Public {
             return Err(HubError::Unauthenticated("sign in first".into()));
         }

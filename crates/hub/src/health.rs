@@ -206,9 +206,7 @@ impl Hub {
         reason: &str,
     ) -> Result<u64, HubError> {
         use ngsild::Invalid;
-        if session.principal.kind == Kind::Public {
-            return Err(HubError::Unauthenticated("sign in first".into()));
-        }
+        Self::check_known(session)?;
         if !self.state.knows_purpose(purpose) {
             let what = format!("`{purpose}` is no purpose that anything is kept for");
             return Err(Invalid::data("/purpose", what).into());
