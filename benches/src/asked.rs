@@ -31,6 +31,7 @@ const ROWS: &[(&str, &str, Asked)] = &[
     ("notifications, 10,000 subscriptions", ": out of order", Most(0.0)),
     ("notifications, 10,000 subscriptions", ": p99", Most(1_000.0)),
     ("acts and confidential reads", ": durable records", Least(20_000.0)),
+    ("writes of personal data and confidential reads", ": durable records", Least(20_000.0)),
     ("confidential reads, one record each", ": durable records", Least(20_000.0)),
     ("receipt with its proof", ": p99", Most(1_500.0)),
     ("5000 devices", ": records, of what was sent", Most(5.0)),

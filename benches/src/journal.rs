@@ -14,6 +14,9 @@ const RECEIPTS: usize = 500;
 const MOST: Duration = Duration::from_secs(20);
 /// What is confidential, as reading and changing it are asked for.
 const SECRET: &str = "/ngsi-ld/v1/entities/urn:ngsi-ld:Secret:1";
+/// People whose data change, and why they are kept.
+const PEOPLE: u64 = 256;
+const PURPOSE: &str = "water-management";
 
 pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let request = hub.request_as("admin", "GET", "/api/v1/datasets/test", &Value::Null);
@@ -28,6 +31,19 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let name = "confidential reads, one record each";
     let read = get.clone();
     recorded(hub, figures, name, move |_| get.clone()).await?;
+    let write = people(hub).await?;
+    let (change, look) = (write.clone(), read.clone());
+    let name = "writes of personal data and confidential reads in turns, one record each";
+    recorded(
+        hub,
+        figures,
+        name,
+        move |n| {
+            if n.is_multiple_of(2) { change(n / 2) } else { look.clone() }
+        },
+    )
+    .await?;
+    recorded(hub, figures, "writes of personal data, one record each", write).await?;
     let steward = hub.token("steward").to_owned();
     let enrol = move |login: String| {
         let body = json!({"login": login, "dataset": "rivers", "streams": ["urn:x:1"]});
@@ -43,6 +59,37 @@ pub async fn measure(hub: &Hub, figures: &mut Figures) -> anyhow::Result<()> {
     let name = "acts (a device is enrolled), one record each";
     recorded(hub, figures, name, move |n| enrol(format!("enrolled-{n}"))).await?;
     receipts(hub, figures).await
+}
+
+/// Keeps a list of people; gives how the `n`th change of it is asked for, one person's after the other.
+async fn people(
+    hub: &Hub,
+) -> anyhow::Result<impl Fn(u64) -> Vec<u8> + Clone + Send + Sync + use<>> {
+    let dataset = json!({
+        "id": "subscribers", "title": "Whom to tell of a cut", "department": "water", "steward": "steward",
+        "claims": [{"type": "Subscriber"}], "about_people": true, "undeclared": "personal",
+        "attributes": [{"name": "telephone", "kind": "text", "sensitivity": "personal", "history": false}],
+        "purposes": [PURPOSE], "legal_basis": "Water utility by-law (example)",
+    });
+    let put = hub.act("dataset.put", json!({"dataset": dataset})).await?;
+    doors::agree(hub, &put).await?;
+    let token = hub.token("steward").to_owned();
+    let ask = move |method: &str, path: &str, body: &Value| {
+        let request = crate::client::request(method, path, &token, body.to_string().as_bytes());
+        let after = request.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let (line, rest) = request.split_at(after);
+        [line, format!("Tanggul-Purpose: {PURPOSE}\r\n").as_bytes(), rest].concat()
+    };
+    let mut connection = hub.connect().await?;
+    for person in 0..PEOPLE {
+        let id = format!("urn:ngsi-ld:Subscriber:{person}");
+        let entity = json!({"id": id, "type": "Subscriber", "telephone": "none"});
+        connection.done(&ask("POST", "/ngsi-ld/v1/entities", &entity)).await?;
+    }
+    Ok(move |n: u64| {
+        let path = format!("/ngsi-ld/v1/entities/urn:ngsi-ld:Subscriber:{}/attrs", n % PEOPLE);
+        ask("PATCH", &path, &json!({"telephone": format!("+62 22 {n}")}))
+    })
 }
 
 /// A load whose every answer has a record of its own, until the last record is durable.

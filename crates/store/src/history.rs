@@ -6,7 +6,6 @@
 use crate::StoreError;
 use crate::codec::{self, Blob, ChunkRef, Manifest, Segments};
 use crate::points::{RawPoint, Run};
-use crate::seal::UnderWay;
 use crate::segment::{Generation, Place};
 use model::Instance;
 use smallvec::SmallVec;
@@ -87,6 +86,10 @@ fn insert<T>(run: &mut SmallVec<[(i64, T); 1]>, at: i64, value: T) -> bool {
         }
     }
 }
+
+/// While there is one, a dataset's plan is made or waits to be committed.
+#[derive(Debug)]
+pub struct UnderWay;
 
 /// A seal that is planned, or waits to be committed, while there is one.
 struct Plan {

@@ -10,7 +10,7 @@ use crate::ahead::Ahead;
 use crate::batch::{Row, RowValue, Rows, Under};
 use crate::codec::{self, Blob, ChunkRef, Manifest, PartRef, Segments};
 use crate::engine::{Table, Writes};
-use crate::history::{History, LONG, Open};
+use crate::history::{History, LONG, Open, UnderWay};
 use crate::points::{RawPoint, RichPoint};
 use crate::segment::{self, Builder, Generation, Place};
 use crate::store::{MANIFEST, SEGMENTS, chunk_key, manifest_key};
@@ -92,10 +92,6 @@ pub struct Sealed {
     notes: u32,
     under_way: Arc<UnderWay>,
 }
-
-/// While there is one, a dataset's plan is made or waits to be committed.
-#[derive(Debug)]
-pub struct UnderWay;
 
 impl Sealed {
     fn manifest(&self) -> Manifest {
