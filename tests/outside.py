@@ -153,7 +153,7 @@ def slowhttptest(city):
                                  "-u", city.ready["https"] + (large if "-X" in arguments else "/public/")],
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert attack.returncode == 0, f"slowhttptest ended with {attack.returncode}"
-        print(f"slowhttptest: {name}")
+        print(f"slowhttptest: {name}", flush=True)
 
 
 # Each with the limits of its city.

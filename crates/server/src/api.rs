@@ -27,8 +27,10 @@ fn text(body: &Value, key: &str) -> Result<String, Problem> {
     Ok(found.ok_or_else(|| Invalid::data(format!("/{key}"), "is missing, or no text"))?.to_owned())
 }
 
-pub async fn openapi(State(app): State<Arc<App>>) -> Json<serde_json::Value> {
-    Json(app.openapi.get().cloned().unwrap_or_default())
+/// Anybody may ask for it, as often as he likes: it is written once.
+pub async fn openapi(State(app): State<Arc<App>>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, app.openapi.get().cloned().unwrap_or_default()).into_response()
 }
 
 fn who_am_i(call: &Call, session: &Session) -> serde_json::Value {

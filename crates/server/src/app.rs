@@ -25,8 +25,8 @@ pub struct App {
     pub(crate) unread: Arc<Unread>,
     /// The address clients use, without a trailing slash.
     pub base_url: String,
-    /// The description of all routes, once there is a router over them.
-    pub(crate) openapi: OnceLock<serde_json::Value>,
+    /// The description of all routes, as text, once there is a router over them.
+    pub(crate) openapi: OnceLock<axum::body::Bytes>,
     /// Set when all doors answer.
     pub ready: AtomicBool,
 }

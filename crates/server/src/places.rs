@@ -1,11 +1,18 @@
 //! Places for connections: so many at once, and when all are taken the one goes that has waited
-//! longest without showing who it is. Whoever holds connections open keeps no known client out.
+//! longest without showing who it is, but for those who came just now. Whoever holds connections open,
+//! or opens many at once, keeps no known client out.
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How long whoever comes has to show who it is before its place is taken away: a handshake and a
+/// request. Newcomers wait for that long at most, when as many as there are places came at once.
+const TO_SHOW: Duration = Duration::from_millis(250);
 
 /// All places of a door.
 pub struct Places {
@@ -20,8 +27,9 @@ pub struct Places {
 struct Taken {
     next: u64,
     count: usize,
-    /// Those who have not shown a credential, in the order they came, with how to send them away.
-    strangers: BTreeMap<u64, Arc<Notify>>,
+    /// Those who have not shown a credential, in the order they came, with how to send them away and from
+    /// when on they may be.
+    strangers: BTreeMap<u64, (Arc<Notify>, Instant)>,
     /// How many each principal holds as one who is known.
     known: HashMap<u64, usize>,
 }
@@ -61,27 +69,33 @@ impl Places {
     pub async fn take(self: &Arc<Self>) -> (Arc<Place>, Leave) {
         loop {
             let freed = self.freed.notified();
-            if let Some(place) = self.try_take() {
-                return place;
+            match self.try_take() {
+                Ok(place) => return place,
+                Err(None) => freed.await,
+                Err(Some(until)) => drop(tokio::time::timeout_at(until, freed).await),
             }
-            freed.await;
         }
     }
 
-    fn try_take(self: &Arc<Self>) -> Option<(Arc<Place>, Leave)> {
+    /// A place; or until when there is only to wait, if it is known.
+    fn try_take(self: &Arc<Self>) -> Result<(Arc<Place>, Leave), Option<Instant>> {
         let mut taken = self.taken.lock();
         if taken.count >= self.most {
-            // Its place is free once its connection has ended.
-            if let Some((_, leave)) = taken.strangers.pop_first() {
-                leave.notify_one();
+            let oldest = taken.strangers.first_entry();
+            let Some(oldest) = oldest else { return Err(None) };
+            let from = oldest.get().1;
+            if from > Instant::now() {
+                return Err(Some(from));
             }
-            return None;
+            // Its place is free once its connection has ended.
+            oldest.remove().0.notify_one();
+            return Err(None);
         }
         let leave = Arc::new(Notify::new());
         let number = taken.next;
         taken.next += 1;
         taken.count += 1;
-        taken.strangers.insert(number, leave.clone());
+        taken.strangers.insert(number, (leave.clone(), Instant::now() + TO_SHOW));
         let place = Place {
             all: self.clone(),
             number,
@@ -89,7 +103,7 @@ impl Places {
             known: Mutex::new(None),
             shown: AtomicBool::new(false),
         };
-        Some((Arc::new(place), Leave(leave)))
+        Ok((Arc::new(place), Leave(leave)))
     }
 }
 
@@ -120,7 +134,7 @@ impl Place {
         if let Some(principal) = known.take() {
             let mut taken = self.all.taken.lock();
             taken.let_go(principal);
-            taken.strangers.insert(self.number, self.leave.clone());
+            taken.strangers.insert(self.number, (self.leave.clone(), Instant::now()));
         }
     }
 }
@@ -191,6 +205,43 @@ mod tests {
             "its place is still held"
         );
         tokio::time::timeout(wait, silent.asked()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_comes_among_many_has_time_to_show_who_it_is() {
+        let places = Places::new(3, 3);
+        let (place, leave) = places.take().await;
+        let crowd = tokio::spawn({
+            let places = places.clone();
+            async move {
+                loop {
+                    let (place, leave) = places.take().await;
+                    tokio::spawn(async move {
+                        leave.asked().await;
+                        drop(place);
+                    });
+                }
+            }
+        });
+        let asked = leave.asked();
+        tokio::pin!(asked);
+        assert!(tokio::time::timeout(TO_SHOW / 2, &mut asked).await.is_err(), "it just came");
+        place.make_known(1);
+        assert!(tokio::time::timeout(TO_SHOW * 2, &mut asked).await.is_err(), "it is known");
+        crowd.abort();
+        // Whoever shows nothing goes after that time, for whoever comes then.
+        let (_held, stranger) = places.take().await;
+        let since = Instant::now();
+        let newcomer = tokio::spawn({
+            let places = places.clone();
+            async move {
+                let held = [places.take().await, places.take().await];
+                held.map(|(place, leave)| (place, leave, Instant::now()))
+            }
+        });
+        stranger.asked().await;
+        assert!(since.elapsed() >= TO_SHOW, "{:?}", since.elapsed());
+        newcomer.abort();
     }
 
     #[tokio::test]

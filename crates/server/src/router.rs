@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Every route of the table.
 pub fn router(app: Arc<App>) -> Router {
-    app.openapi.get_or_init(openapi::document);
+    app.openapi.get_or_init(|| openapi::document().to_string().into());
     let mut router = Router::new();
     for route in ROUTES {
         router = router.route(route.path, (route.handler)());
