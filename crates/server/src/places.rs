@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How long whoever comes has to show who it is before its place is taken away: a handshake and a
-/// request. Newcomers wait for that long at most, when as many as there are places came at once.
+/// request. Strangers who come faster than a door's places in that time wait for their turn, and so
+/// does who comes behind them.
 const TO_SHOW: Duration = Duration::from_millis(250);
 
 /// All places of a door.
