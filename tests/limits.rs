@@ -532,6 +532,11 @@ fn every_limit_has_its_test() {
             include_str!("../crates/server/src/places.rs"),
             "fn nobody_takes_all_places_with_one_token",
         ),
+        (
+            "stranger_time",
+            include_str!("../crates/server/src/places.rs"),
+            "fn who_comes_among_many_has_time_to_show_who_it_is",
+        ),
         ("long_looks", turns.0, turns.1),
         ("long_looks_waiting", turns.0, turns.1),
         ("long_looks_strangers", turns.0, turns.1),

@@ -149,7 +149,7 @@ def slowhttptest(city):
     # The largest document that anybody may have, ten times over.
     large = "/api/v1/openapi.json"
     for name, arguments in [("slow heads", ["-H"]), ("slow bodies", ["-B"]), ("slow reading", ["-X", "-w", "10", "-y", "20", "-n", "1", "-z", "32", "-k", "10"])]:
-        attack = subprocess.run(["slowhttptest", *arguments, "-c", "1000", "-r", "200", "-i", "1", "-l", "20", "-p", "3",
+        attack = subprocess.run(["slowhttptest", *arguments, "-c", "1000", "-r", "1000", "-i", "1", "-l", "20", "-p", "3",
                                  "-u", city.ready["https"] + (large if "-X" in arguments else "/public/")],
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert attack.returncode == 0, f"slowhttptest ended with {attack.returncode}"

@@ -33,9 +33,17 @@ pub fn tls(ca: &Path) -> anyhow::Result<TlsConnector> {
 
 /// A request, ready to be sent again and again.
 pub fn request(method: &str, path: &str, token: &str, body: &[u8]) -> Vec<u8> {
+    request_for("", method, path, token, body)
+}
+
+/// The same, for a purpose that is named.
+pub fn request_for(purpose: &str, method: &str, path: &str, token: &str, body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
     if !token.is_empty() {
         head += &format!("Authorization: Bearer {token}\r\n");
+    }
+    if !purpose.is_empty() {
+        head += &format!("Tanggul-Purpose: {purpose}\r\n");
     }
     if !body.is_empty() {
         head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());

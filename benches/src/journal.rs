@@ -75,10 +75,8 @@ async fn people(
     doors::agree(hub, &put).await?;
     let token = hub.token("steward").to_owned();
     let ask = move |method: &str, path: &str, body: &Value| {
-        let request = crate::client::request(method, path, &token, body.to_string().as_bytes());
-        let after = request.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let (line, rest) = request.split_at(after);
-        [line, format!("Tanggul-Purpose: {PURPOSE}\r\n").as_bytes(), rest].concat()
+        let body = body.to_string();
+        crate::client::request_for(PURPOSE, method, path, &token, body.as_bytes())
     };
     let mut connection = hub.connect().await?;
     for person in 0..PEOPLE {

@@ -263,7 +263,7 @@ fn long_tests() -> Result<(), String> {
         long("TANGGUL_FUZZ_SEEDS", &root().join("fuzz/corpus").display().to_string()),
         long("TANGGUL_MERKLE_VECTORS", &merkle_vectors()?),
     ];
-    run(&cargo(), &["test", "--workspace", "--locked", "--release"], &environment)
+    run(&cargo(), &["test", "--workspace", "--locked", "--profile", "long"], &environment)
 }
 
 /// A program, asked by tools of others: with so many examples for each operation.

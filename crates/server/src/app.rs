@@ -6,6 +6,7 @@ use courier::Courier;
 use hub::Hub;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// What handlers share.
 pub struct App {
@@ -39,8 +40,9 @@ impl App {
         limits: crate::Limits,
         base_url: String,
     ) -> App {
+        let to_show = Duration::from_millis(limits.stranger_time as u64);
         let doors = [limits.http_connections, limits.mqtt_connections]
-            .map(|most| Places::new(most, limits.connections_each));
+            .map(|most| Places::new(most, limits.connections_each, to_show));
         let unread = Unread::new(limits.unread);
         App {
             hub,

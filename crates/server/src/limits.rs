@@ -25,6 +25,10 @@ hub::limits! {
         http_connections = 10_000, "connections", "the longest stranger is closed, or waits";
         /// MQTT connections at once.
         mqtt_connections = 20_000, "connections", "the longest stranger is closed, or waits";
+        /// Time whoever comes has to show who it is before its place may be taken away: for a handshake and
+        /// a request. Strangers who come faster than a door's places in that time wait for their turn,
+        /// and so does who comes behind them.
+        stranger_time = 250, "milliseconds", "the place is taken away when others need it";
         /// Connections of one principal at each door that keep their place.
         connections_each = 500, "connections a principal", "the rest are held as strangers hold theirs";
         /// Largest MQTT packet.

@@ -10,16 +10,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long whoever comes has to show who it is before its place is taken away: a handshake and a
-/// request. Strangers who come faster than a door's places in that time wait for their turn, and so
-/// does who comes behind them.
-const TO_SHOW: Duration = Duration::from_millis(250);
-
 /// All places of a door.
 pub struct Places {
     most: usize,
     /// Of one principal: whoever has more holds them as a stranger does.
     each: usize,
+    /// How long whoever comes has to show who it is.
+    to_show: Duration,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -56,8 +53,8 @@ pub struct Place {
 }
 
 impl Places {
-    pub fn new(most: usize, each: usize) -> Arc<Places> {
-        Arc::new(Places { most, each, taken: Mutex::default(), freed: Notify::new() })
+    pub fn new(most: usize, each: usize, to_show: Duration) -> Arc<Places> {
+        Arc::new(Places { most, each, to_show, taken: Mutex::default(), freed: Notify::new() })
     }
 
     /// How many are taken, and how many there are.
@@ -96,7 +93,7 @@ impl Places {
         let number = taken.next;
         taken.next += 1;
         taken.count += 1;
-        taken.strangers.insert(number, (leave.clone(), Instant::now() + TO_SHOW));
+        taken.strangers.insert(number, (leave.clone(), Instant::now() + self.to_show));
         let place = Place {
             all: self.clone(),
             number,
@@ -168,11 +165,12 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    const TO_SHOW: Duration = Duration::from_millis(250);
 
     #[tokio::test]
     async fn strangers_make_room_and_known_clients_stay() {
-        let places = Places::new(3, 3);
+        let places = Places::new(3, 3, TO_SHOW);
         let (known, silent) = places.take().await;
         known.make_known(1);
         let mut strangers = Vec::new();
@@ -210,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_among_many_has_time_to_show_who_it_is() {
-        let places = Places::new(3, 3);
+        let places = Places::new(3, 3, TO_SHOW);
         let (place, leave) = places.take().await;
         let crowd = tokio::spawn({
             let places = places.clone();
@@ -247,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_takes_all_places_with_one_token() {
-        let places = Places::new(4, 2);
+        let places = Places::new(4, 2, TO_SHOW);
         let mut held = Vec::new();
         for _ in 0..4 {
             let (place, leave) = places.take().await;
