@@ -277,7 +277,9 @@ fn outside(program: &str, examples: &str) -> Result<(), String> {
 /// Changes what decides, mutant by mutant: some test has to fail for each.
 fn mutate(which: &[&str]) -> Result<(), String> {
     install_cargo(CARGO_MUTANTS)?;
-    let mut all = vec!["mutants", "--package", "guard", "--output", "target"];
+    // Without what is built, for the fuzz targets are built meanwhile.
+    let mut all =
+        vec!["mutants", "--package", "guard", "--output", "target", "--gitignore", "true"];
     all.extend(which);
     all.extend(["--", "--lib"]);
     run(&cargo(), &all, &[])
