@@ -434,9 +434,9 @@ impl<'a> Group<'a> {
             let row = Row {
                 entity: step.entity,
                 series: step.series,
-                at: step
-                    .at
-                    .unwrap_or_else(|| moment(self.hub, &mut self.undated, step.series, self.now)),
+                at: step.at.unwrap_or_else(|| {
+                    moment(self.hub, &mut self.undated, (step.series, false), self.now)
+                }),
                 value: RowValue::Number(step.value),
             };
             self.rows.entry((job, entity.table().dataset)).or_default().push(row);
@@ -586,7 +586,7 @@ impl<'a> Group<'a> {
             let undated = &mut self.undated;
             let at = instance.observed_at.unwrap_or_else(|| match self.came {
                 Some(came) => came,
-                None => moment(self.hub, undated, series, as_of),
+                None => moment(self.hub, undated, (series, rich), as_of),
             });
             let value = plain.unwrap_or_else(|| RowValue::Rich(Box::new(instance)));
             let row = Row { entity: number, series, at, value };
@@ -616,10 +616,17 @@ impl<'a> Group<'a> {
     }
 }
 
-/// When a point of a series was that brings no time of its own: now, but after the one before it, which it
-/// would replace otherwise.
-fn moment(hub: &Hub, undated: &mut HashMap<u32, Time>, series: u32, now: Time) -> Time {
-    let last = undated.get(&series).copied().or_else(|| hub.store.last_open(series));
+/// When a point of a series (its number, and whether it keeps whole instances) was that brings no time of
+/// its own: now, but after the one before it, which it would replace otherwise. Of damage, the daily look
+/// at everything tells.
+fn moment(
+    hub: &Hub,
+    undated: &mut HashMap<u32, Time>,
+    (series, rich): (u32, bool),
+    now: Time,
+) -> Time {
+    let before = || hub.store.last_since(series, rich, now).ok().flatten();
+    let last = undated.get(&series).copied().or_else(before);
     let at = last.filter(|last| *last >= now).map_or(now, |last| Time(last.0 + 1));
     undated.insert(series, at);
     at

@@ -245,15 +245,6 @@ impl Store {
         if closed.is_empty() { None } else { closed.get(&self.id_digest(id)).copied() }
     }
 
-    /// When the last point of a series was, of those that are not sealed.
-    pub fn last_open(&self, series: u32) -> Option<Time> {
-        let history = self.history.read();
-        match history.open(series)? {
-            crate::history::Open::Numbers(run) => run.last().map(|(at, _)| Time(*at)),
-            crate::history::Open::Rich(run) => run.last().map(|(at, _)| Time(*at)),
-        }
-    }
-
     /// How many things came in that only the sensitive root can open.
     pub fn inbox(&self) -> u64 {
         self.inbox.load(Ordering::Relaxed)

@@ -1,7 +1,7 @@
 //! What one writer can do to everybody else: by growing what is his, by asking again and again, by being
 //! there just when something ends.
 
-use super::{city, dataset, now, reading, session, start, start_at};
+use super::{city, dataset, device, now, reading, session, start, start_at, start_with};
 use crate::committer;
 use crate::job::Job;
 use crate::write::Kept;
@@ -675,4 +675,36 @@ fn a_start_that_was_cut_short_is_gone_on_with() {
     std::fs::remove_file(files.data.join("format")).unwrap();
     std::fs::write(files.keys.join("keyring"), "").unwrap();
     assert!(matches!(files.create(), Err(store::StoreError::NotOurs(..))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_stands_still_takes_no_point_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start_with(&directory, 0, 2).await;
+    let mut rivers = dataset("rivers", "River", true);
+    rivers.attributes[0].kind = model::ValueKind::Any;
+    hub.bootstrap_datasets(vec![rivers]).await.unwrap();
+    let token = hub.bootstrap_principals(vec![device()]).await.unwrap().remove(0);
+    let gauge = session(&hub, &token);
+    // Numbers and texts, which lie apart, in seals of their own.
+    for n in 0..40 {
+        let value = if n % 2 == 0 { format!("{n}") } else { format!("\"{n}\"") };
+        let body = format!(r#"{{"id":"urn:x:1","type":"River","level":{{"value":{value}}}}}"#);
+        let value = &parse_json(body.as_bytes()).unwrap();
+        let entity = parse_entity(value, &Context::core(), Form::Full).unwrap();
+        hub.write(&gauge, vec![Change::Upsert(entity)]).await.unwrap();
+        if n % 7 == 6 {
+            let hub = hub.clone();
+            tokio::task::spawn_blocking(move || hub.tidy()).await.unwrap();
+        }
+    }
+    let open: u64 = (0..5).map(|dataset| hub.store.open_points_of(dataset)).sum();
+    let query = crate::HistoryQuery {
+        filter: ngsild::Filter { ids: vec!["urn:x:1".into()], ..ngsild::Filter::default() },
+        ..crate::HistoryQuery::default()
+    };
+    let answer = hub.read_history(&session(&hub, ""), &query, true).await.unwrap();
+    let crate::SeriesAnswer::Instances(points) = &answer.entities[0].1[0].1 else { panic!() };
+    assert!(points.len() == 40 && open < 40, "{} points, {open} of them open", points.len());
+    hub.stop().await;
 }

@@ -247,6 +247,40 @@ impl Store {
         Ok(points.into())
     }
 
+    /// When the last point of a series was, of those at `from` or later, which are mostly none: what is
+    /// sealed is read only where there may be one.
+    ///
+    /// # Errors
+    /// When a chunk is damaged or its key is gone.
+    pub fn last_since(
+        &self,
+        series: u32,
+        rich: bool,
+        from: Time,
+    ) -> Result<Option<Time>, StoreError> {
+        {
+            let history = self.history.read();
+            let sealed = !history.chunks_of(series, from.0, i64::MAX).is_empty()
+                || !history.parts_of(series, from.0, i64::MAX).is_empty();
+            if !sealed {
+                let last = history.open(series).and_then(|open| match open {
+                    Open::Numbers(run) => run.last().map(|(at, _)| *at),
+                    Open::Rich(run) => run.last().map(|(at, _)| *at),
+                });
+                return Ok(last.map(Time).filter(|last| *last >= from));
+            }
+        }
+        if rich {
+            let points = self.rich_points(series, from, Time::MAX)?;
+            return Ok(points.last_key_value().map(|(at, _)| Time(*at)));
+        }
+        let mut last = None;
+        self.each_run(series, from, Time::MAX, &mut |at, _| {
+            last = at.last().map(|at| Time(*at)).or(last);
+        })?;
+        Ok(last)
+    }
+
     fn rich_points(
         &self,
         series: u32,
