@@ -18,7 +18,7 @@ use model::{Change, Content, Dataset, Entity, Instance, Name, Outcome, Record, R
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Glance, Held, Row, RowValue, Sealed, Series, Step, StoreError, Under};
+use store::{Glance, Held, Row, RowValue, Sealed, Series, Step, Store, StoreError, Under};
 use tokio::sync::mpsc;
 
 /// Stands for the hub's own upkeep where a write's number does.
@@ -127,8 +127,7 @@ struct Group<'a> {
     /// Steps taken so far, and, once another change asks for them, where those of each entity are.
     steps: Vec<Step>,
     steps_of: Option<HashMap<u64, Vec<usize>>>,
-    /// By series: the last point of it in this group that brings no time of its own.
-    undated: HashMap<u32, Time>,
+    undated: Undated,
     /// By series: the latest of the steps, once somebody's come whose order matters.
     latest: Option<HashMap<u32, Time>>,
     /// Datasets touched whose subjects have keys of their own.
@@ -167,7 +166,7 @@ impl<'a> Group<'a> {
             steps: Vec::new(),
             steps_of: None,
             latest: None,
-            undated: HashMap::new(),
+            undated: Undated::default(),
             about_people: HashSet::new(),
             forgotten: Vec::new(),
             jobs: Vec::new(),
@@ -435,7 +434,7 @@ impl<'a> Group<'a> {
                 entity: step.entity,
                 series: step.series,
                 at: step.at.unwrap_or_else(|| {
-                    moment(self.hub, &mut self.undated, (step.series, false), self.now)
+                    self.undated.moment(&self.hub.store, (step.series, false), self.now)
                 }),
                 value: RowValue::Number(step.value),
             };
@@ -585,8 +584,8 @@ impl<'a> Group<'a> {
             }
             let undated = &mut self.undated;
             let at = instance.observed_at.unwrap_or_else(|| match self.came {
-                Some(came) => came,
-                None => moment(self.hub, undated, (series, rich), as_of),
+                Some(came) => undated.as_of(came),
+                None => undated.moment(&self.hub.store, (series, rich), as_of),
             });
             let value = plain.unwrap_or_else(|| RowValue::Rich(Box::new(instance)));
             let row = Row { entity: number, series, at, value };
@@ -616,20 +615,30 @@ impl<'a> Group<'a> {
     }
 }
 
-/// When a point of a series (its number, and whether it keeps whole instances) was that brings no time of
-/// its own: now, but after the one before it, which it would replace otherwise. Of damage, the daily look
-/// at everything tells.
-fn moment(
-    hub: &Hub,
-    undated: &mut HashMap<u32, Time>,
-    (series, rich): (u32, bool),
-    now: Time,
-) -> Time {
-    let before = || hub.store.last_since(series, rich, now).ok().flatten();
-    let last = undated.get(&series).copied().or_else(before);
-    let at = last.filter(|last| *last >= now).map_or(now, |last| Time(last.0 + 1));
-    undated.insert(series, at);
-    at
+/// The times of what brings none of its own, in this group.
+#[derive(Default)]
+struct Undated {
+    /// By series: the last.
+    of: HashMap<u32, Time>,
+    latest: Time,
+}
+
+impl Undated {
+    /// When a point of a series (its number, and whether it keeps whole instances) was: now, but after the
+    /// one before it, which it would replace otherwise. Of damage, the daily look at everything tells.
+    fn moment(&mut self, store: &Store, (series, rich): (u32, bool), now: Time) -> Time {
+        let before = || store.last_undated(series, rich, now).ok().flatten();
+        let last = self.of.get(&series).copied().or_else(before);
+        let at = last.filter(|last| *last >= now).map_or(now, |last| Time(last.0 + 1));
+        self.of.insert(series, at);
+        self.as_of(at)
+    }
+
+    /// The same for a point that came at a time that is known, long ago.
+    fn as_of(&mut self, at: Time) -> Time {
+        self.latest = self.latest.max(at);
+        at
+    }
 }
 
 /// The number an instance is, if that and its unit and time are all there is to it.

@@ -129,6 +129,8 @@ pub struct Document {
 pub struct Batch {
     /// When the changes were made.
     pub time: Time,
+    /// The latest time given to a row that brought none; it may be earlier than those of other commits.
+    pub undated: Time,
     pub entities: Vec<EntityWrite>,
     /// By dataset, as [`crate::Store::encode_rows`] makes them.
     pub rows: Vec<Rows>,

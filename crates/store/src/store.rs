@@ -20,7 +20,7 @@ use model::{Entity, Time};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use vault::{Keyring, Root, Scope, Secret};
 
 /// What can be set.
@@ -72,6 +72,8 @@ pub struct Store {
     checkpoint: RwLock<String>,
     next_series: AtomicU64,
     next_entity: AtomicU64,
+    /// Microseconds: no row that brought no time of its own was given one after this.
+    undated: AtomicI64,
     /// Keyed digests of ids whose entities are closed, with their datasets.
     closed: RwLock<HashMap<[u8; 16], u32>>,
     /// Things that came in while the sensitive root was closed.
@@ -201,6 +203,7 @@ impl Store {
             checkpoint: RwLock::new(String::from_utf8(checkpoint).unwrap_or_default()),
             next_series: AtomicU64::new(number_of(&head, 24).max(1)),
             next_entity: AtomicU64::new(number_of(&head, 16).max(1)),
+            undated: AtomicI64::new(number_of(&head, 32).cast_signed()),
             closed: RwLock::default(),
             inbox: AtomicU64::new(0),
             digest_keys: RwLock::default(),
@@ -378,12 +381,15 @@ impl Store {
         let next_entity = batch.entities.iter().map(|write| write.number + 1).max().unwrap_or(0);
         let next_entity = next_entity.max(self.next_entity());
         let next_series = self.next_series.load(Ordering::Relaxed);
-        let meta = [position.commits, position.records, next_entity, next_series];
+        let undated = batch.undated.0.max(self.undated.load(Ordering::Acquire));
+        let Position { commits, records } = position;
+        let meta = [commits, records, next_entity, next_series, undated.cast_unsigned()];
         let meta = meta.map(u64::to_be_bytes).concat();
         self.engine.put(&mut writes, Table::Meta, b"head", meta);
         self.write(writes)?;
         head.tree = tree;
         self.next_entity.store(next_entity, Ordering::Release);
+        self.undated.store(undated, Ordering::Release);
         self.apply(batch, commit);
         self.commits.store(position.commits, Ordering::Release);
         self.records.store(position.records, Ordering::Release);

@@ -79,7 +79,8 @@ impl Group<'_> {
         let first_record = self.hub.store.log_size();
         let mut entries = self.entries();
         let rewritten = self.sealed.iter().any(|sealed| !sealed.residual.is_empty());
-        let mut batch = Batch { time: self.now, ..Batch::default() };
+        let (time, undated) = (self.now, self.undated.latest);
+        let mut batch = Batch { time, undated, ..Batch::default() };
         batch.rows = self.take_rows();
         batch.steps = std::mem::take(&mut self.steps);
         batch.forgotten = std::mem::take(&mut self.forgotten);

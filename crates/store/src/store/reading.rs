@@ -11,6 +11,7 @@ use model::{Name, Time};
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How soon a commit that is on disk is shown, at the latest.
 const SHOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
@@ -247,28 +248,28 @@ impl Store {
         Ok(points.into())
     }
 
-    /// When the last point of a series was, of those at `from` or later, which are mostly none: what is
-    /// sealed is read only where there may be one.
+    /// When the last point of a series was whose rows bring no time of their own, of those at `from` or
+    /// later. There are none unless the clock that gave them theirs stood still or was put back, and only
+    /// then is it looked for, in what is sealed where the open run does not tell.
     ///
     /// # Errors
     /// When a chunk is damaged or its key is gone.
-    pub fn last_since(
+    pub fn last_undated(
         &self,
         series: u32,
         rich: bool,
         from: Time,
     ) -> Result<Option<Time>, StoreError> {
-        {
-            let history = self.history.read();
-            let sealed = !history.chunks_of(series, from.0, i64::MAX).is_empty()
-                || !history.parts_of(series, from.0, i64::MAX).is_empty();
-            if !sealed {
-                let last = history.open(series).and_then(|open| match open {
-                    Open::Numbers(run) => run.last().map(|(at, _)| *at),
-                    Open::Rich(run) => run.last().map(|(at, _)| *at),
-                });
-                return Ok(last.map(Time).filter(|last| *last >= from));
-            }
+        if from.0 > self.undated.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let open = self.history.read().open(series).and_then(|open| match open {
+            Open::Numbers(run) => run.last().map(|(at, _)| *at),
+            Open::Rich(run) => run.last().map(|(at, _)| *at),
+        });
+        // What is open came after what is sealed, and so got later times.
+        if let Some(last) = open.filter(|last| *last >= from.0) {
+            return Ok(Some(Time(last)));
         }
         if rich {
             let points = self.rich_points(series, from, Time::MAX)?;
