@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 8] = [
             r#"{"@context":[{"@vocab":"urn:v:","a":"urn:a","b":{"@id":"a:b","@type":"@id"},"c":"b:c"},"urn:known"]}"#,
             r#"["https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.8.jsonld",{"x":"@type"}]"#,
             r#"{"@context":[{":a":":8","urn":":"}]}"#,
+            r#"{"@context":[{"/a":":8","urn":"/"}]}"#,
         ],
     ),
     (

@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 ///
 /// An IRI, except that a term the NGSI-LD core context knows or puts into its default vocabulary
 /// (`https://uri.etsi.org/ngsi-ld/default-context/`, ETSI GS CIM 009 annex B) is held as its short
-/// term. A short term holds no `:`, an IRI always does, so the two never meet.
+/// term, however it was written and wherever it is read from: what a dataset declares by an IRI is what
+/// is sent by a term. A short term holds no `:`, an IRI always does, so the two never meet.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Name(Arc<str>);
 
@@ -48,7 +49,7 @@ impl<'de> Deserialize<'de> for Name {
                 f.write_str("a name")
             }
             fn visit_str<E>(self, text: &str) -> Result<Name, E> {
-                Ok(Name(shared(text)))
+                Ok(Name::new(text))
             }
         }
         from.deserialize_str(Text)
@@ -63,10 +64,10 @@ impl Name {
 
     /// Makes the canonical form of an expanded IRI or of a term of the core context.
     pub fn new(iri: &str) -> Name {
-        let short = iri
-            .strip_prefix(Self::DEFAULT_VOCABULARY)
-            .or_else(|| iri.strip_prefix(Self::CORE_VOCABULARY))
-            .filter(|rest| !rest.is_empty() && !rest.contains(['/', ':', '#']));
+        let fits = |rest: &&str| !rest.is_empty() && !rest.contains(':');
+        let default = iri.strip_prefix(Self::DEFAULT_VOCABULARY).filter(fits);
+        let core = || iri.strip_prefix(Self::CORE_VOCABULARY).filter(fits);
+        let short = default.or_else(|| core().filter(|rest| !rest.contains(['/', '#'])));
         Name(shared(short.unwrap_or(iri)))
     }
 
@@ -127,6 +128,7 @@ pub fn scope_within(scope: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::value::StrDeserializer;
 
     #[test]
     fn canonical_names() {
@@ -134,10 +136,15 @@ mod tests {
             assert_eq!(Name::new(input).as_str(), short);
             assert_eq!(Name::new(input).iri(), iri);
             assert_eq!(Name::new(&Name::new(input).iri()), Name::new(input));
+            let read = StrDeserializer::<serde::de::value::Error>::new(input);
+            assert_eq!(Name::deserialize(read).unwrap(), Name::new(input));
         };
         let default = "https://uri.etsi.org/ngsi-ld/default-context/level";
         check("level", "level", default);
         check(default, "level", default);
+        check("/a#b", "/a#b", "https://uri.etsi.org/ngsi-ld/default-context//a#b");
+        let odd = "https://uri.etsi.org/ngsi-ld/default-context/a:b";
+        check(odd, odd, odd);
         check("location", "location", "https://uri.etsi.org/ngsi-ld/location");
         check("https://schema.org/name", "https://schema.org/name", "https://schema.org/name");
     }
