@@ -1,9 +1,10 @@
 //! A reading in by each door, decided, committed with its record, read back through a lens, right
 //! after a kill; the log accepted by a verifier that nobody here wrote.
 
-use crate::harness::{City, stdout, tanggul, tool};
+use crate::harness::{City, program, stdout, tanggul, tool};
 use serde_json::json;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_reading_goes_all_the_way() {
@@ -47,6 +48,54 @@ fn a_reading_goes_all_the_way() {
     assert!(output.status.success(), "{}", stdout(&output));
     assert!(tanggul(&["log", "verify", exported]).status.success());
     verify_with_go(exported, city.directory.path());
+}
+
+#[test]
+fn what_the_demo_says_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let (said, _) = demo(directory.path(), &[]);
+    let left = std::fs::read_dir(directory.path()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty() && said.contains("is gone then"), "{left:?}\n{said}");
+
+    let (said, tried) = demo(directory.path(), &["--data", "my city"]);
+    // The last of what is to be tried catches a flipped byte.
+    assert_eq!(tried.status.code(), Some(3), "{said}\n{}", stdout(&tried));
+    for shown in ["currentLevel", "Not permitted", "tanggul-receipt: ", " is in the log `"] {
+        assert!(stdout(&tried).contains(shown), "no `{shown}` in\n{}", stdout(&tried));
+    }
+    let check = said.lines().find_map(|line| line.split_once("check all of it: ")).unwrap().1;
+    let checked = Command::new("bash").args(["-c", check]).output().unwrap();
+    assert!(checked.status.success(), "{}", stdout(&checked));
+}
+
+/// What a demo in `directory` says until it is stopped, and what came of trying what it says is to be tried.
+fn demo(directory: &std::path::Path, more: &[&str]) -> (String, std::process::Output) {
+    let mut city = Command::new(program())
+        .args(["demo", "--listen", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "2"])
+        .args(more)
+        .current_dir(directory)
+        .env("TMPDIR", directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(city.stdout.take().unwrap());
+    while !said.contains("Stop with Ctrl-C") {
+        assert_ne!(lines.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+    }
+    let commands =
+        said.split_once("another terminal:").unwrap().1.split_once("Stop with").unwrap().0;
+    let paste = |commands: &str| Command::new("bash").args(["-ec", commands]).output().unwrap();
+    let see = commands.split_once("# be refused").unwrap().0;
+    let since = std::time::Instant::now();
+    while !stdout(&paste(see)).contains("currentLevel") {
+        assert!(since.elapsed().as_secs() < 60, "no river rises");
+    }
+    let tried = paste(commands);
+    let stop = Command::new("kill").args(["-INT", &city.id().to_string()]).status().unwrap();
+    assert!(stop.success() && city.wait().unwrap().success());
+    (said, tried)
 }
 
 /// Go's own transparency-log packages accept the export.

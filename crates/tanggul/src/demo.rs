@@ -75,7 +75,8 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     for login in ["crisis", "steward", "auditor"] {
         codes.push((login, running.hub.sign_in_code(login).await?));
     }
-    announce(&running, &data, &tokens, options.replay.is_some(), (&code, &codes));
+    let told = (options.replay.is_some(), temporary);
+    announce(&running, &data, &tokens, told, (&code, &codes));
     let (stop, stopped) = watch::channel(false);
     let addresses = Addresses { https: reachable(running.https), mqtts: reachable(running.mqtts) };
     let ca = running.ca.clone();
@@ -337,7 +338,7 @@ fn announce(
     running: &Running,
     data: &Path,
     tokens: &serde_json::Map<String, serde_json::Value>,
-    replayed: bool,
+    (replayed, temporary): (bool, bool),
     (code, codes): (&str, &[(&str, String)]),
 ) {
     let https = base_url("https", running.https);
@@ -360,26 +361,35 @@ fn announce(
     let logins =
         codes.iter().map(|(login, code)| format!("  as {login}: {https}/#signin={code}\n"));
     let logins: String = logins.collect();
+    let ending = if temporary {
+        format!(
+            "Stop with Ctrl-C: the city is gone then. One that stays: '{program}' demo --data my-city; \
+             once stopped, check all of it: '{program}' verify --data my-city"
+        )
+    } else {
+        format!("Stop with Ctrl-C; then check all of it: '{program}' verify --data '{data}'")
+    };
     println!(
         "\nTanggul: a city is running ({kind}).\n\n  HTTPS  {https}\n  MQTT   {}\n  data   {data}\n  CA     {ca}\n\n\
 Open the console, and choose the administrator's password with the one-time code in this link:\n  {https}/#signin={code}\n\
 (The browser asks whether to trust the hub's own CA: import {ca}, or accept it for this visit.)\n{logins}\nTry, in another terminal:\n\n\
-  export CA='{ca}' H='{https}'\n  export CRISIS='{}'\n  export APP='{}'\n  export AUDITOR='{}'\n\n\
+  export CA='{ca}' H='{https}'\nexport CRISIS='{}'\nexport APP='{}'\nexport AUDITOR='{}'\n\n\
   # see a river rise (again and again)\n\
-  curl -s --cacert $CA $H/ngsi-ld/v1/entities/{gauge}?options=keyValues\n\n\
+  curl -s --cacert \"$CA\" $H/ngsi-ld/v1/entities/{gauge}?options=keyValues\n\n\
   # be refused, and ask why\n\
-  curl -s --cacert $CA -H \"Authorization: Bearer $CRISIS\" \"$H/ngsi-ld/v1/entities?type=EvacuationAssistance\"\n\
-  curl -s --cacert $CA -H \"Authorization: Bearer $CRISIS\" \"$H/api/v1/why?dataset=evacuation\"\n\n\
+  curl -s --cacert \"$CA\" -H \"Authorization: Bearer $CRISIS\" \"$H/ngsi-ld/v1/entities?type=EvacuationAssistance\"\n\
+  curl -s --cacert \"$CA\" -H \"Authorization: Bearer $CRISIS\" \"$H/api/v1/why?dataset=evacuation\"\n\n\
   # read the register for the right purpose; the answer carries a receipt\n\
-  curl -si --cacert $CA -H \"Authorization: Bearer $CRISIS\" -H 'Tanggul-Purpose: flood-response' \\\n    \"$H/ngsi-ld/v1/entities?type=EvacuationAssistance&options=keyValues&limit=2\"\n\n\
+  curl -si --cacert \"$CA\" -H \"Authorization: Bearer $CRISIS\" -H 'Tanggul-Purpose: flood-response' \\\n    \"$H/ngsi-ld/v1/entities?type=EvacuationAssistance&options=keyValues&limit=2\"\n\n\
   # find that read in the journal, and check its receipt offline\n\
-  curl -s --cacert $CA -H \"Authorization: Bearer $AUDITOR\" \"$H/api/v1/records?dataset=evacuation&limit=1\" | tee /tmp/tanggul-record\n\
-  sleep 2; INDEX=$(grep -o '\"index\":[0-9]*' /tmp/tanggul-record | cut -d: -f2)\n\
-  curl -s --cacert $CA $H/api/v1/receipts/$INDEX > /tmp/tanggul-receipt; curl -s --cacert $CA $H/log/vkey > /tmp/tanggul-vkey\n\
-  {program} log check /tmp/tanggul-receipt --vkey /tmp/tanggul-vkey\n\n\
+  curl -s --cacert \"$CA\" -H \"Authorization: Bearer $AUDITOR\" \"$H/api/v1/records?dataset=evacuation&limit=1\" | tee /tmp/tanggul-record\n\
+  INDEX=$(grep -o '\"index\":[0-9]*' /tmp/tanggul-record | cut -d: -f2)\n\
+  until curl -s --cacert \"$CA\" $H/api/v1/receipts/$INDEX -o /tmp/tanggul-receipt -w '%{{http_code}}' | grep -q 200; do sleep 1; done\n\
+  curl -s --cacert \"$CA\" $H/log/vkey > /tmp/tanggul-vkey\n\
+  '{program}' log check /tmp/tanggul-receipt --vkey /tmp/tanggul-vkey\n\n\
   # flip a byte, and catch it\n\
-  sed '4s/./Z/3' /tmp/tanggul-receipt > /tmp/tanggul-forged; {program} log check /tmp/tanggul-forged --vkey /tmp/tanggul-vkey\n\n\
-Stop with Ctrl-C; then: {program} verify --data '{data}'\n",
+  sed '4s/./Z/3' /tmp/tanggul-receipt > /tmp/tanggul-forged; '{program}' log check /tmp/tanggul-forged --vkey /tmp/tanggul-vkey\n\n\
+{ending}\n",
         base_url("mqtts", running.mqtts),
         token("crisis"),
         token("app"),
