@@ -51,6 +51,15 @@ fn a_reading_goes_all_the_way() {
 }
 
 #[test]
+fn told_to_end_as_soon_as_it_runs_it_ends_in_order() {
+    let mut city = City::start();
+    for _ in 0..5 {
+        city.stop();
+        city.launch();
+    }
+}
+
+#[test]
 fn what_the_demo_says_holds() {
     let directory = tempfile::tempdir().unwrap();
     let (said, _) = demo(directory.path(), &[]);

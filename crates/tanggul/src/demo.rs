@@ -64,6 +64,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     let code = running.hub.sign_in_code("admin").await?;
     let https = base_url("https", running.https);
     let signin = format!("{https}/#signin={code}");
+    let ending = running::Ending::listen()?;
     if let Some(path) = &options.ready_file {
         let ready = json!({
             "https": https, "mqtts": base_url("mqtts", running.mqtts), "ca": absolute(&running.ca),
@@ -81,7 +82,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     let addresses = Addresses { https: reachable(running.https), mqtts: reachable(running.mqtts) };
     let ca = running.ca.clone();
     let clients = tokio::spawn(async move { citysim::run(devices, addresses, &ca, stopped).await });
-    running::ended().await?;
+    ending.told().await;
     println!("stopping");
     let _ = stop.send(true);
     clients.await??;

@@ -308,6 +308,7 @@ async fn serve(path: &std::path::Path) -> anyhow::Result<()> {
         .clone()
         .ok_or_else(|| anyhow::anyhow!("`data` is missing from {}", path.display()))?;
     let running = running::start(&data, &config, None).await?;
+    let ending = running::Ending::listen()?;
     let https = running::base_url("https", running.https);
     if running.hub.is_new() {
         let code = running.hub.first_code("admin").await?;
@@ -317,7 +318,7 @@ async fn serve(path: &std::path::Path) -> anyhow::Result<()> {
         );
     }
     println!("listening on {https} and {}", running::base_url("mqtts", running.mqtts));
-    running::ended().await?;
+    ending.told().await;
     running.stop().await;
     Ok(())
 }

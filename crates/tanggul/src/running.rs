@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Files, SealPlan};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The clock of the machine.
 pub fn now() -> Time {
@@ -158,16 +159,27 @@ impl Running {
     }
 }
 
-/// Waits until the process is told to end.
-///
-/// # Errors
-/// When signals cannot be listened for.
-pub async fn ended() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
+/// Listens for the process being told to end.
+pub struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ending {
+    /// From now on it ends in order: to be called before anybody hears that it runs.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub fn listen() -> std::io::Result<Ending> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Ending { interrupt, terminate: signal(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits until it is told.
+    pub async fn told(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
