@@ -151,6 +151,34 @@ fn who_still_sends_hears_what_is_wrong() {
     }
 }
 
+/// What comes with a request that nothing takes is thrown away: the next one over the same connection is heard.
+#[test]
+fn what_nothing_takes_breaks_no_connection() {
+    use std::io::{Read, Write};
+    let city = City::start();
+    let port = city.url().rsplit(':').next().unwrap().to_owned();
+    let mut stream = tls(&city, &port).unwrap();
+    let mut hear = |request: &str, body: &[u8]| {
+        stream.write_all(format!("{request}\r\nHost: localhost\r\n").as_bytes()).unwrap();
+        stream.write_all(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        stream.write_all(body).unwrap();
+        let mut answer = vec![0; 16_384];
+        let length = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    for (request, status) in [
+        ("PUT /ngsi-ld/v1/temporal/entities HTTP/1.1", "405"),
+        ("POST /ngsi-ld/v1/nothing HTTP/1.1", "404"),
+        ("PATCH /ngsi-ld/v1/temporal/entities/urn:x:1/attrs/a/urn:x:2 HTTP/1.1", "501"),
+    ] {
+        let answer = hear(request, &[b' '; 20_000]);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        let next = hear("GET /healthz HTTP/1.1", b"");
+        assert!(next.starts_with("HTTP/1.1 200"), "after {request}: {next}");
+    }
+}
+
 /// Answers that nobody reads stay in memory: whoever lets most of them lie is sent away.
 #[test]
 fn whoever_reads_nothing_is_sent_away() {

@@ -169,6 +169,21 @@ impl FromRequest<Arc<App>> for Call {
     }
 }
 
+/// Where a request goes that nothing here takes. Its body is thrown away: the client hears the answer, and what it
+/// asks next over the same connection is heard.
+pub struct Untaken(pub http::Uri);
+
+impl FromRequest<Arc<App>> for Untaken {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Untaken, Self::Rejection> {
+        let (parts, body) = request.into_parts();
+        let rest = Limited::new(body, app.limits.http_body_stranger);
+        drop(tokio::time::timeout(seconds(app.limits.http_body_timeout), drain(rest)).await);
+        Ok(Untaken(parts.uri))
+    }
+}
+
 /// Reads a body and keeps nothing of it.
 async fn drain(mut body: Limited<axum::body::Body>) {
     while let Some(Ok(_)) = body.frame().await {}
