@@ -132,6 +132,30 @@ fn histories_and_sums_go_through_the_lens() {
 }
 
 /// Who may have sums only is shown no person's.
+/// What a dataset declares by an IRI of the default vocabulary is what is sent by the term.
+#[test]
+fn a_declaration_holds_however_it_is_written() {
+    let city = City::start();
+    let iri = |term: &str| format!("https://uri.etsi.org/ngsi-ld/default-context/{term}");
+    let hidden = |name: &str| json!({"name": name, "kind": "text", "sensitivity": "confidential"});
+    let shelters = json!({"id": "shelters", "title": "Shelters", "department": "water", "steward": "steward",
+        "claims": [{"type": iri("Shelter")}], "undeclared": "open", "purposes": ["flood-response"], "legal_basis": "a test",
+        "publication": "open", "attributes": [hidden(&iri("guests")), hidden("by/name")]});
+    let put = city.act("admin", "dataset.put", json!({"dataset": shelters}));
+    assert_eq!(put.status, 200, "{}", put.text);
+    let water = city.enrol_official("water.1", "water", &["department"]);
+    let water = format!("{water}:flood-response");
+    let shelter = json!({"id": "urn:x:Shelter:1", "type": "Shelter", "beds": {"value": 40},
+        "guests": {"value": "Siti"}, iri("by/name"): {"value": "Budi"}});
+    let sent = city.post("/ngsi-ld/v1/entities", &water, &shelter);
+    assert_eq!(sent.status, 201, "{}", sent.text);
+    let seen = city.get("/ngsi-ld/v1/entities/urn:x:Shelter:1", "");
+    assert!(seen.text.contains("beds"), "{}", seen.text);
+    assert!(!seen.text.contains("Siti") && !seen.text.contains("Budi"), "{}", seen.text);
+    let all = city.get("/ngsi-ld/v1/entities/urn:x:Shelter:1", &water);
+    assert!(all.text.contains("Siti") && all.text.contains("Budi"), "{}", all.text);
+}
+
 #[test]
 fn sums_are_of_things_and_of_no_person() {
     let city = City::start();

@@ -76,8 +76,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     for login in ["crisis", "steward", "auditor"] {
         codes.push((login, running.hub.sign_in_code(login).await?));
     }
-    let told = (options.replay.is_some(), temporary);
-    announce(&running, &data, &tokens, told, (&code, &codes));
+    announce(&running, &data, &tokens, &options, (&code, &codes));
     let (stop, stopped) = watch::channel(false);
     let addresses = Addresses { https: reachable(running.https), mqtts: reachable(running.mqtts) };
     let ca = running.ca.clone();
@@ -339,7 +338,7 @@ fn announce(
     running: &Running,
     data: &Path,
     tokens: &serde_json::Map<String, serde_json::Value>,
-    (replayed, temporary): (bool, bool),
+    options: &DemoOptions,
     (code, codes): (&str, &[(&str, String)]),
 ) {
     let https = base_url("https", running.https);
@@ -349,12 +348,12 @@ fn announce(
     let data = absolute(data).display().to_string();
     let program = std::env::current_exe()
         .map_or_else(|_| "tanggul".into(), |path| path.display().to_string());
-    let gauge = if replayed {
+    let gauge = if options.replay.is_some() {
         "urn:ngsi-ld:FloodMonitoring:katulampa"
     } else {
         "urn:ngsi-ld:FloodMonitoring:gauge-0001"
     };
-    let kind = if replayed {
+    let kind = if options.replay.is_some() {
         "recorded data, replayed in compressed time; lamps, meters and the register are simulated"
     } else {
         "simulated"
@@ -362,7 +361,7 @@ fn announce(
     let logins =
         codes.iter().map(|(login, code)| format!("  as {login}: {https}/#signin={code}\n"));
     let logins: String = logins.collect();
-    let ending = if temporary {
+    let ending = if options.data.is_none() {
         format!(
             "Stop with Ctrl-C: the city is gone then. One that stays: '{program}' demo --data my-city; \
              once stopped, check all of it: '{program}' verify --data my-city"

@@ -267,7 +267,8 @@ impl Store {
             Open::Numbers(run) => run.last().map(|(at, _)| *at),
             Open::Rich(run) => run.last().map(|(at, _)| *at),
         });
-        // What is open came after what is sealed, and so got later times.
+        // What is open came after what is sealed, and so got later times (but for what waited in the ring
+        // since before a clock was put back, and would have to meet the same microsecond).
         if let Some(last) = open.filter(|last| *last >= from.0) {
             return Ok(Some(Time(last)));
         }
