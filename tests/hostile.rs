@@ -151,28 +151,34 @@ fn who_still_sends_hears_what_is_wrong() {
     }
 }
 
-/// What comes with a request that nothing takes is thrown away: the next one over the same connection is heard.
+/// What an answer leaves of a request's body is thrown away: the next request over the same connection is heard.
 #[test]
-fn what_nothing_takes_breaks_no_connection() {
+fn what_is_left_of_a_body_breaks_no_connection() {
     use std::io::{Read, Write};
     let city = City::start();
     let port = city.url().rsplit(':').next().unwrap().to_owned();
     let mut stream = tls(&city, &port).unwrap();
     let mut hear = |request: &str, body: &[u8]| {
-        stream.write_all(format!("{request}\r\nHost: localhost\r\n").as_bytes()).unwrap();
-        stream.write_all(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+        stream.write_all(format!("{request}\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
         stream.write_all(body).unwrap();
         let mut answer = vec![0; 16_384];
         let length = stream.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
     };
-    for (request, status) in [
-        ("PUT /ngsi-ld/v1/temporal/entities HTTP/1.1", "405"),
-        ("POST /ngsi-ld/v1/nothing HTTP/1.1", "404"),
-        ("PATCH /ngsi-ld/v1/temporal/entities/urn:x:1/attrs/a/urn:x:2 HTTP/1.1", "501"),
+    let plain = [b' '; 20_000];
+    // More than a stranger may send, in one chunk whose end is the last to come.
+    let chunk = [b"61a80\r\n".as_slice(), &[b' '; 400_000], b"\r\n0\r\n\r\n"].concat();
+    let (length, chunked) = ("Content-Length: 20000", "Transfer-Encoding: chunked");
+    let long = format!("{length}\r\nX: {}", "x".repeat(70_000));
+    for (request, framing, body, status) in [
+        ("PUT /ngsi-ld/v1/temporal/entities", length, plain.as_slice(), "405"),
+        ("POST /ngsi-ld/v1/nothing", length, &plain, "404"),
+        ("PATCH /ngsi-ld/v1/temporal/entities/urn:x:1/attrs/a/urn:x:2", length, &plain, "501"),
+        ("POST /ngsi-ld/v1/entities", &long, &plain, "431"),
+        ("POST /ngsi-ld/v1/entities", chunked, &chunk, "413"),
     ] {
-        let answer = hear(request, &[b' '; 20_000]);
+        let answer = hear(&format!("{request} HTTP/1.1\r\n{framing}"), body);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
         let next = hear("GET /healthz HTTP/1.1", b"");
         assert!(next.starts_with("HTTP/1.1 200"), "after {request}: {next}");

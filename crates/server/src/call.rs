@@ -95,15 +95,7 @@ impl FromRequest<Arc<App>> for Call {
         // Whoever signs in or out is not kept from it by a sign-in that has ended.
         let signing = parts.method != http::Method::GET
             && matches!(uri.path(), "/api/v1/session" | "/api/v1/redeem");
-        let (session, params) = match Call::of_head(app, &headers, &uri, &source, !signing) {
-            Ok(known) => known,
-            Err(problem) => {
-                // What comes yet is thrown away, so that the client hears the answer.
-                let rest = Limited::new(body, app.limits.http_body_stranger);
-                drop(tokio::time::timeout(patience, drain(rest)).await);
-                return Err(problem);
-            }
-        };
+        let (session, params) = Call::of_head(app, &headers, &uri, &source, !signing)?;
         if session.principal.kind != model::Kind::Public {
             place.iter().for_each(|place| place.make_known(session.principal.number));
         }
@@ -132,9 +124,6 @@ impl FromRequest<Arc<App>> for Call {
             })
         };
         if length.is_some_and(|length| length > most) {
-            // A little more is read and thrown away, so that the client hears the answer.
-            let rest = Limited::new(body, 2 * app.limits.http_body);
-            drop(tokio::time::timeout(patience, drain(rest)).await);
             return Err(too_large());
         }
         if body.is_end_stream() {
@@ -167,26 +156,6 @@ impl FromRequest<Arc<App>> for Call {
         let session = if begun.elapsed() > SLOW { app.hub.still(&session)? } else { session };
         Ok(Call { app: app.clone(), session, params, headers, source, body, uri, place, path })
     }
-}
-
-/// Where a request goes that nothing here takes. Its body is thrown away: the client hears the answer, and what it
-/// asks next over the same connection is heard.
-pub struct Untaken(pub http::Uri);
-
-impl FromRequest<Arc<App>> for Untaken {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Untaken, Self::Rejection> {
-        let (parts, body) = request.into_parts();
-        let rest = Limited::new(body, app.limits.http_body_stranger);
-        drop(tokio::time::timeout(seconds(app.limits.http_body_timeout), drain(rest)).await);
-        Ok(Untaken(parts.uri))
-    }
-}
-
-/// Reads a body and keeps nothing of it.
-async fn drain(mut body: Limited<axum::body::Body>) {
-    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// The header that the console's own requests carry. A page of another site cannot send it without

@@ -6,6 +6,7 @@ use crate::limits::seconds;
 use crate::mqtt;
 use crate::places::Places;
 use crate::problem::Problem;
+use crate::rest;
 use crate::router::{harden, router};
 use crate::words::Language;
 use axum::response::IntoResponse;
@@ -217,7 +218,8 @@ async fn serve_http(
     let place = peer.place.clone();
     let unread = app.unread.of_connection();
     let shelf = unread.clone();
-    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+    let service = tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let (mut request, rest) = rest::lend(request);
         request.extensions_mut().insert(peer.clone());
         trim_slash(request.uri_mut());
         let (service, app, shelf) = (service.clone(), app.clone(), shelf.clone());
@@ -226,6 +228,7 @@ async fn serve_http(
         let many = request.version() == hyper::Version::HTTP_2;
         async move {
             let mut response = if head_bytes(&request) > most {
+                drop(request);
                 let what = format!("the head of a request has at most {most} bytes");
                 Problem::head_too_large(what).into_response()
             } else if is_act(&request) {
@@ -237,6 +240,9 @@ async fn serve_http(
             } else {
                 tower::ServiceExt::oneshot(service, request).await?
             };
+            // A little more than anybody may send, in the time that all of it has.
+            let until = begun + seconds(app.limits.http_body_timeout);
+            rest.throw_away(2 * app.limits.http_body, until).await;
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
                 response = problem.answer(language);
             }

@@ -17,6 +17,7 @@ mod params;
 mod places;
 mod problem;
 mod public;
+mod rest;
 mod router;
 mod routes;
 mod unread;

@@ -1,9 +1,9 @@
 //! For those who run the hub: health, readiness, metrics; and what is not here.
 
 use crate::app::App;
-use crate::call::{Call, Untaken};
+use crate::call::Call;
 use crate::problem::Problem;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use std::fmt::Write;
@@ -55,18 +55,18 @@ pub async fn metrics(call: Call) -> Result<Response, Problem> {
     Ok(text.into_response())
 }
 
-pub async fn not_found(Untaken(uri): Untaken) -> Problem {
+pub async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::not_found(format!("there is nothing at `{}`; see /api/v1/openapi.json", uri.path()))
 }
 
-pub async fn not_allowed(Untaken(uri): Untaken) -> Problem {
+pub async fn not_allowed(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::not_allowed(format!(
         "`{}` does not take this method; see /api/v1/openapi.json",
         uri.path()
     ))
 }
 
-pub async fn not_offered(Untaken(uri): Untaken) -> Problem {
+pub async fn not_offered(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::not_offered(format!(
         "this method of `{}` is part of the standard and is not offered: this hub answers alone, histories \
          have no instance ids, and entities are deleted one by one or in batches",
