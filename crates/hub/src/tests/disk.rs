@@ -123,6 +123,11 @@ impl Disk {
         let (thread, rest) = line.trim_start().split_once(' ')?;
         let rest = rest.trim_start();
         if let Some(start) = rest.strip_suffix(" <unfinished ...>") {
+            if start.starts_with("close(") {
+                // Before it has ended, another thread may be given the same number anew.
+                numbers(start).first().map(|handle| self.handles.remove(handle));
+                return None;
+            }
             let pending = self.pending(start);
             let syncs = is_sync(start);
             self.begun.insert(thread.to_owned(), (start.to_owned(), pending));
@@ -430,4 +435,22 @@ fn bytes_of(text: &str) -> Vec<u8> {
 
 fn unquoted(text: &str) -> String {
     String::from_utf8(bytes_of(text)).unwrap()
+}
+
+#[test]
+fn a_number_is_given_anew_while_its_close_goes_on() {
+    let mut disk = Disk::new(Path::new("/d"));
+    let (hex, b) = (|byte: &str| format!("\\x2f\\x64\\x2f\\x{byte}"), "\\x62");
+    for line in [
+        format!("1 openat(AT_FDCWD, \"{}\", O_WRONLY|O_CREAT, 0600) = 5", hex("61")),
+        "1 close(5 <unfinished ...>".to_owned(),
+        format!("2 openat(AT_FDCWD, \"{}\", O_WRONLY|O_CREAT, 0600) = 5", hex("62")),
+        "1 <... close resumed>) = 0".to_owned(),
+        format!("2 write(5, \"{b}\", 1) = 1"),
+        "2 fsync(5) = 0".to_owned(),
+    ] {
+        disk.line(&line);
+    }
+    let written = disk.find("/d/b").map(|node| &disk.nodes[node]);
+    assert!(matches!(written, Some(Node::File { safe, .. }) if safe.bytes == b"b"));
 }
