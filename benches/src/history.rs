@@ -106,7 +106,7 @@ pub async fn measure_many(
     let name = format!("storage of {millions} M observations");
     figures.add(format!("{name}, all files"), all / done as f64, "bytes/observation");
     figures.add(
-        format!("{name}, of it the engine's journal, at most 128 MiB"),
+        format!("{name}, of it the engine's journal"),
         journal / done as f64,
         "bytes/observation",
     );
