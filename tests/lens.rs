@@ -131,7 +131,6 @@ fn histories_and_sums_go_through_the_lens() {
     assert_eq!(refused.status, 403, "{}", refused.text);
 }
 
-/// Who may have sums only is shown no person's.
 /// What a dataset declares by an IRI of the default vocabulary is what is sent by the term.
 #[test]
 fn a_declaration_holds_however_it_is_written() {
@@ -156,6 +155,7 @@ fn a_declaration_holds_however_it_is_written() {
     assert!(all.text.contains("Siti") && all.text.contains("Budi"), "{}", all.text);
 }
 
+/// Who may have sums only is shown no person's.
 #[test]
 fn sums_are_of_things_and_of_no_person() {
     let city = City::start();
