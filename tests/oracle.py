@@ -451,6 +451,8 @@ def ask_held(held, when):
 # ---- subscriptions ------------------------------------------------------------------------------
 
 received = {}
+# What was received, by path and key: it may come again, and late, where an answer did not arrive.
+keys = set()
 arrived = threading.Condition()
 
 
@@ -462,20 +464,28 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = (self.path, self.headers["Idempotency-Key"])
         with arrived:
-            for entity in body["data"]:
-                received.setdefault(self.path, []).append(plain(entity))
-            arrived.notify_all()
+            if key not in keys:
+                keys.add(key)
+                for entity in body["data"]:
+                    received.setdefault(self.path, []).append(plain(entity))
+                arrived.notify_all()
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+class Receivers(http.server.ThreadingHTTPServer):
+    # Room for all that the hub sends at once.
+    request_queue_size = 256
 
 
 subscribed = {}
 
 
 def subscribe():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server = Receivers(("127.0.0.1", 0), Receiver)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for n, (person, d, purpose) in enumerate(every()):

@@ -141,6 +141,8 @@ struct Outcome {
     sent: u64,
     failed: u64,
     lost: u64,
+    /// Whether the last try failed.
+    failing: bool,
 }
 
 /// A notification on its way, as kept.
@@ -585,9 +587,8 @@ impl Hub {
                     for (key, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
                         inner.push((key.into(), Value::Integer(count.cast_signed())));
                     }
-                    let failing = outcome.last_failure > outcome.last_success;
                     if outcome.last_notification.is_some() {
-                        let status = if failing { "failed" } else { "ok" };
+                        let status = if outcome.failing { "failed" } else { "ok" };
                         inner.push(("status".into(), Value::from(status)));
                     }
                     Value::Map(inner)

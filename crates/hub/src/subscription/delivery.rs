@@ -145,16 +145,26 @@ impl Hub {
     }
 
     async fn deliver_to(&self, id: &str, courier: &Courier) {
+        let known = || self.subscriptions.all.read().by_id.get(id).cloned();
         loop {
             let next = self.subscriptions.waiting.lock().front(id);
             let Some(Queued { name, tries, .. }) = next else { return };
-            let subscription = self.subscriptions.all.read().by_id.get(id).cloned();
-            let Some(subscription) = subscription else {
+            let Some(subscription) = known() else {
                 // It was ended while this was on its way into the queue.
                 let gone = self.subscriptions.waiting.lock().remove(id);
                 drop(self.delete_waiting(gone).await);
                 return;
             };
+            let failing = subscription.outcome.lock().failing;
+            let Ok(turn) = courier.turn(&subscription.uri, failing).await else {
+                // Allowed when it was made, and not now.
+                self.give_up(&subscription, &name).await;
+                continue;
+            };
+            if !known().is_some_and(|now| Arc::ptr_eq(&now, &subscription)) {
+                // Changed or ended while this waited for its turn.
+                continue;
+            }
             let Some(body) = self.store.document(kinds::OUTBOX, &name) else {
                 self.subscriptions.waiting.lock().forget(id, &name);
                 continue;
@@ -174,6 +184,7 @@ impl Hub {
                 Some(owner) => !ended && !others && self.is_seen_so(owner, &waiting),
             };
             if !goes {
+                drop(turn);
                 self.give_up(&subscription, &name).await;
                 continue;
             }
@@ -183,10 +194,11 @@ impl Hub {
             }
             headers.push(("Content-Type".into(), subscription.accept.clone()));
             headers.push(("Idempotency-Key".into(), waiting.id.clone()));
-            let sent = courier.post(&subscription.uri, &headers, waiting.body.into_bytes()).await;
+            let sent = turn.post(&headers, waiting.body.into_bytes()).await;
             {
                 let mut outcome = subscription.outcome.lock();
                 outcome.last_notification = Some(now);
+                outcome.failing = sent.is_err();
                 match &sent {
                     Ok(()) => {
                         outcome.sent += 1;

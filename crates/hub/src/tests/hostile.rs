@@ -289,10 +289,18 @@ async fn what_waits_is_told_only_as_it_may_be_seen_now() {
     assert_eq!(ended(&hub, &app, vec![reading("Meter", 7.0, 0)]).await, ["done"]);
     let waits = || hub.store.count_documents(crate::kinds::OUTBOX, "");
     assert_eq!(waits(), 1);
+    // Others are being told, and it waits for its turn.
+    let mut turns = Vec::new();
+    for _ in 0..courier::AT_ONCE_EACH {
+        turns.push(courier.turn(&uri, false).await.unwrap());
+    }
+    let delivering = tokio::spawn(hub.clone().deliver(courier.clone()));
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let mut meters = dataset("meters", "Meter", false);
     meters.attributes[0].sensitivity = model::Sensitivity::Confidential;
     hub.act(&own, act("dataset.put", &json!({"dataset": meters}))).await.unwrap();
-    let delivering = tokio::spawn(hub.clone().deliver(courier));
+    assert_eq!(waits(), 1);
+    drop(turns);
     for _ in 0..200 {
         if waits() == 0 {
             break;
