@@ -150,7 +150,12 @@ impl City {
         self.child = Some(child);
         let text = std::fs::read_to_string(self.ready_file()).unwrap();
         self.ready = serde_json::from_str(&text).unwrap();
-        let ca = std::fs::read(self.ready["ca"].as_str().unwrap()).unwrap();
+        self.hang_up();
+    }
+
+    /// Lets go of the connections to it; another is made when it is asked again.
+    pub fn hang_up(&mut self) {
+        let ca = std::fs::read(self.ca()).unwrap();
         self.client = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
             .no_proxy()
