@@ -1,7 +1,7 @@
 //! Build and check tasks: `cargo xtask TASK`. They call the same tools a person would, and install
 //! what those need.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str =
@@ -61,8 +61,10 @@ fn main() -> ExitCode {
 
 /// The root of the checkout.
 pub fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own).to_owned()
+    // As cargo says now: where this was built may have been moved.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let own = own.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    own.parent().unwrap_or(&own).to_owned()
 }
 
 /// Runs a program in the checkout.

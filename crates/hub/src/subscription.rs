@@ -145,6 +145,21 @@ struct Outcome {
     failing: bool,
 }
 
+impl Outcome {
+    /// Notes how a try ended.
+    fn note(&mut self, now: Time, arrived: bool) {
+        self.last_notification = Some(now);
+        self.failing = !arrived;
+        let (count, last) = if arrived {
+            (&mut self.sent, &mut self.last_success)
+        } else {
+            (&mut self.failed, &mut self.last_failure)
+        };
+        *count += 1;
+        *last = Some(now);
+    }
+}
+
 /// A notification on its way, as kept.
 #[derive(Serialize, Deserialize)]
 struct Waiting {

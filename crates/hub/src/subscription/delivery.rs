@@ -158,6 +158,7 @@ impl Hub {
             let failing = subscription.outcome.lock().failing;
             let Ok(turn) = courier.turn(&subscription.uri, failing).await else {
                 // Allowed when it was made, and not now.
+                subscription.outcome.lock().note(self.now(), false);
                 self.give_up(&subscription, &name).await;
                 continue;
             };
@@ -195,21 +196,7 @@ impl Hub {
             headers.push(("Content-Type".into(), subscription.accept.clone()));
             headers.push(("Idempotency-Key".into(), waiting.id.clone()));
             let sent = turn.post(&headers, waiting.body.into_bytes()).await;
-            {
-                let mut outcome = subscription.outcome.lock();
-                outcome.last_notification = Some(now);
-                outcome.failing = sent.is_err();
-                match &sent {
-                    Ok(()) => {
-                        outcome.sent += 1;
-                        outcome.last_success = Some(now);
-                    }
-                    Err(_) => {
-                        outcome.failed += 1;
-                        outcome.last_failure = Some(now);
-                    }
-                }
-            }
+            subscription.outcome.lock().note(now, sent.is_ok());
             match sent {
                 Ok(()) => {
                     self.counters.add(Counter::Notifications, 1);
