@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Glance, Held, Row, RowValue, Sealed, Series, Step, Store, StoreError, Under};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Stands for the hub's own upkeep where a write's number does.
 const UPKEEP: usize = usize::MAX;
@@ -141,6 +141,8 @@ struct Group<'a> {
     replies: Vec<(usize, Done<u64>)>,
     /// Entities whose documents are to be written as they are in this group.
     documents: Vec<u64>,
+    /// Dropped with the group, which tells who waits for them.
+    documents_done: Vec<oneshot::Sender<()>>,
     sealed: Vec<Sealed>,
     retained: Vec<(u32, Time)>,
     rewraps: Vec<Rewrapping>,
@@ -175,6 +177,7 @@ impl<'a> Group<'a> {
             unasked: hub.recorder.take_kept(),
             replies: Vec::new(),
             documents: Vec::new(),
+            documents_done: Vec::new(),
             sealed: Vec::new(),
             retained: Vec::new(),
             rewraps: Vec::new(),
@@ -238,9 +241,10 @@ impl<'a> Group<'a> {
                     self.unasked.extend(records);
                 }
             }
-            Job::Documents(numbers) => {
+            Job::Documents { numbers, done } => {
                 self.changes += numbers.len();
                 self.documents.extend(numbers);
+                self.documents_done.push(done);
             }
             // Nor may it hold what this very group forgets.
             Job::Seal(sealed, record)

@@ -112,9 +112,13 @@ pub enum Job {
         records: Vec<Record>,
         reply: Option<Done<u64>>,
     },
-    /// Documents of entities that are ahead of theirs, before a seal: a seal alone would hold up
-    /// everybody for as long as it takes to write all of them.
-    Documents(Vec<u64>),
+    /// Documents of some entities that are ahead of theirs, before a seal: a seal alone would hold up
+    /// everybody for as long as it takes to write all of them. Whoever sends the next when this one's
+    /// `done` is gone lets others come in between.
+    Documents {
+        numbers: Vec<u64>,
+        done: oneshot::Sender<()>,
+    },
     Seal(Box<Sealed>, Record),
     Retain {
         dataset: u32,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use store::Sealed;
+use tokio::sync::oneshot;
 
 /// Between two looks, in milliseconds: how soon a stop is seen.
 const LOOK_MS: u64 = 100;
 /// Looks between checkpoints: one a second at most.
 const LOOKS_PER_CHECKPOINT: u64 = 10;
-/// Entities whose documents are written in one commit, before a seal.
-const DOCUMENTS_AT_ONCE: usize = 1_000;
+/// Entities whose documents are written in one commit before a seal, between two of which others come.
+const DOCUMENTS_AT_ONCE: usize = 250;
 
 /// Seconds.
 const DAY_S: i64 = 86_400;
@@ -114,27 +115,37 @@ pub(crate) fn seal_all(hub: &Hub) {
         if hub.stopping.load(Ordering::Acquire) {
             return;
         }
-        for job in sealing(hub, *number, dataset) {
+        for (job, done) in sealing(hub, *number, dataset) {
             send(hub, job);
+            if let Some(done) = done {
+                // That it is gone says so, whatever became of it.
+                drop(done.blocking_recv());
+            }
         }
     }
 }
 
+/// A job, and what ends when it is done, where the next is to wait for that.
+pub(crate) type InTurn = (Job, Option<oneshot::Receiver<()>>);
+
 /// What is to be asked of the committer so that a dataset is sealed, planned as it is now.
-pub(crate) fn sealing(hub: &Hub, number: u32, dataset: &Dataset) -> Vec<Job> {
+pub(crate) fn sealing(hub: &Hub, number: u32, dataset: &Dataset) -> Vec<InTurn> {
     let mut jobs = Vec::new();
     if hub.store.has_superseded(number) && hub.rewrapping.lock().insert(number) {
         let one = Rewrapping { dataset: number, id: dataset.id.clone(), from: None };
-        jobs.push(Job::Rewrap(one));
+        jobs.push((Job::Rewrap(one), None));
     }
     match hub.store.plan_seal(number, dataset.about_people, hub.options.seal) {
         Ok(None) => {}
         Ok(Some(sealed)) => {
             let ahead = hub.store.ahead(number, sealed.upto);
-            jobs.extend(ahead.chunks(DOCUMENTS_AT_ONCE).map(|some| Job::Documents(some.to_vec())));
+            jobs.extend(ahead.chunks(DOCUMENTS_AT_ONCE).map(|some| {
+                let (done, when) = oneshot::channel();
+                (Job::Documents { numbers: some.to_vec(), done }, Some(when))
+            }));
             let detail = detail_of(number, &sealed);
             let made = record(&hub.own_session(), Verb::Upkeep, &dataset.id, hub.now(), detail);
-            jobs.push(Job::Seal(Box::new(sealed), made));
+            jobs.push((Job::Seal(Box::new(sealed), made), None));
         }
         Err(error) => {
             tracing::warn!(%error, dataset = dataset.id, "a dataset cannot be sealed")

@@ -1,14 +1,13 @@
 //! Layouts on disk. Everything here is encrypted before it is written.
 
 use crate::{
-    EntityWrite, Evidence, Packed, Series, StoreError,
+    EntityWrite, Packed, Series, StoreError,
     points::{RichPoint, Run},
 };
 use model::{Entity, Time};
 use pco::ChunkConfig;
 use pco::standalone::{FileDecompressor, simple_compress};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::sync::Arc;
 
 /// An entity as kept: its fields one after another.
 pub struct EntityDoc {
@@ -20,7 +19,6 @@ pub struct EntityDoc {
     pub deleted: Option<Time>,
     /// The commit that wrote this: rows of later commits change the state further.
     pub commit: u64,
-    pub evidence: Arc<Evidence>,
 }
 
 impl EntityDoc {
@@ -32,18 +30,18 @@ impl EntityDoc {
         bytes
     }
 
-    /// Reads a document, and gives what is packed in it as it lies there.
-    pub fn decode(bytes: &[u8]) -> Result<(EntityDoc, Packed), StoreError> {
+    /// Reads a document; gives what is packed in it as it lies there, and its evidence, encoded: only
+    /// whoever verifies looks at that.
+    pub fn decode(bytes: &[u8]) -> Result<(EntityDoc, Packed, &[u8]), StoreError> {
         let damaged = |_| StoreError::Damaged("an entity".into());
         let (head, rest) = postcard::take_from_bytes::<(u64, u32, bool)>(bytes).map_err(damaged)?;
         let ((entity, series), tail) =
             postcard::take_from_bytes::<(Entity, Vec<Series>)>(rest).map_err(damaged)?;
         let packed = Packed::from_bytes(&rest[..rest.len() - tail.len()]);
-        let (deleted, commit, evidence) = postcard::from_bytes(tail).map_err(damaged)?;
+        let ((deleted, commit), evidence) = postcard::take_from_bytes(tail).map_err(damaged)?;
         let (number, dataset, per_subject) = head;
-        let doc =
-            EntityDoc { number, dataset, per_subject, entity, series, deleted, commit, evidence };
-        Ok((doc, packed))
+        let doc = EntityDoc { number, dataset, per_subject, entity, series, deleted, commit };
+        Ok((doc, packed, evidence))
     }
 }
 

@@ -4,7 +4,9 @@
 //! failed one poisons the store: it is never tried again on the same file.
 
 use crate::StoreError;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, UserKey, UserValue,
+};
 use std::ops::Bound;
 use std::path::Path;
 
@@ -42,6 +44,19 @@ pub struct Engine {
 }
 
 pub struct Writes(OwnedWriteBatch);
+
+/// A key and its value, as the engine read them.
+pub struct Item((UserKey, UserValue));
+
+impl Item {
+    pub fn key(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    pub fn value(&self) -> &[u8] {
+        &self.0.1
+    }
+}
 
 fn failed(error: fjall::Error) -> StoreError {
     StoreError::Engine(error.to_string())
@@ -171,11 +186,17 @@ impl Engine {
         prefix: &[u8],
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        for item in self.tables[table as usize].prefix(prefix) {
-            let (key, value) = item.into_inner().map_err(failed)?;
-            each(&key, &value)?;
-        }
-        Ok(())
+        self.items(table, prefix).try_for_each(|item| item.and_then(|i| each(i.key(), i.value())))
+    }
+
+    /// The same as a sequence of what may be kept.
+    pub fn items(
+        &self,
+        table: Table,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<Item, StoreError>> {
+        let item = |guard: fjall::Guard| guard.into_inner().map(Item).map_err(failed);
+        self.tables[table as usize].prefix(prefix).map(item)
     }
 
     /// The same from after a key on, until `each` says false; whether it never did.

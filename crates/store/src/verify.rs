@@ -36,11 +36,17 @@ pub struct DiskState {
     pub dataset: u32,
     /// Keyed digest of the state, computed anew.
     pub digest: Hash,
-    pub evidence: std::sync::Arc<Evidence>,
+    pub evidence: Evidence,
 }
 
 fn number<const N: usize>(key: &[u8], at: usize) -> [u8; N] {
     std::array::from_fn(|index| key.get(at + index).copied().unwrap_or(0))
+}
+
+/// A document with its evidence.
+fn documented(plain: &[u8]) -> Result<(EntityDoc, Packed, Evidence), StoreError> {
+    let (doc, packed, evidence) = EntityDoc::decode(plain)?;
+    Ok((doc, packed, codec::decode(evidence, "an entity")?))
 }
 
 impl Store {
@@ -91,8 +97,8 @@ impl Store {
                         closed.insert(u32::from_be_bytes(number(key, 0)));
                     }
                 }
-                Ok(Some(plain)) => match EntityDoc::decode(&plain) {
-                    Ok((doc, packed)) => {
+                Ok(Some(plain)) => match documented(&plain) {
+                    Ok((doc, packed, evidence)) => {
                         let id = u32::from_be_bytes(number(sealed, 0));
                         let noted = taken.remove(&self.id_digest(&doc.entity.id));
                         let wanted = self.keys().read().is_sensitive(id).then_some(doc.dataset);
@@ -105,7 +111,7 @@ impl Store {
                             let why = "that its id is taken is not noted as it should be".into();
                             findings.push(Finding { what, why });
                         }
-                        each(self.disk_state(&doc, &packed));
+                        each(self.disk_state(&doc, &packed, evidence));
                     }
                     Err(error) => findings.push(Finding { what, why: error.to_string() }),
                 },
@@ -141,7 +147,7 @@ impl Store {
         Ok(taken)
     }
 
-    fn disk_state(&self, doc: &EntityDoc, packed: &Packed) -> DiskState {
+    fn disk_state(&self, doc: &EntityDoc, packed: &Packed, evidence: Evidence) -> DiskState {
         let under = Under::of(doc.dataset, doc.per_subject, doc.number);
         let digest = self.state_digest(under, doc.number, packed, doc.deleted);
         DiskState {
@@ -149,7 +155,7 @@ impl Store {
             number: doc.number,
             dataset: doc.dataset,
             digest,
-            evidence: doc.evidence.clone(),
+            evidence,
         }
     }
 

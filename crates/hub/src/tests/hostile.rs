@@ -523,13 +523,16 @@ async fn nothing_is_set_apart_under_a_key_that_goes() {
     assert_eq!(done.count(), 0);
 }
 
-fn assembled(directory: &tempfile::TempDir) -> (Arc<Hub>, tokio::sync::mpsc::Receiver<Job>) {
+/// A hub on what is there without threads: whoever has the queue is its committer.
+pub(super) fn assembled(
+    directory: &tempfile::TempDir,
+) -> (Arc<Hub>, tokio::sync::mpsc::Receiver<Job>) {
     let options = HubOptions {
         origin: "test.example/log".into(),
         now,
         contexts: std::collections::HashMap::new(),
         store: store::Options { min_free_bytes: 0, ..store::Options::default() },
-        seal: store::SealPlan::default(),
+        seal: store::SealPlan { max_blobs: 3, ..store::SealPlan::default() },
         tidying: crate::Tidying::default(),
         patience: std::time::Duration::ZERO,
         limits: crate::Limits { group_changes: 1, ..crate::Limits::default() },

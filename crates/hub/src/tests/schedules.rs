@@ -310,8 +310,11 @@ fn city(hub: &Arc<Hub>, tokens: &[String], outcome: &Rc<Outcome>) -> Vec<Actor> 
                     for _ in 0..n % 4 {
                         turn().await;
                     }
-                    for job in planned {
+                    for (job, done) in planned {
                         assert!(h.jobs.send(job).await.is_ok());
+                        if let Some(done) = done {
+                            drop(done.await);
+                        }
                     }
                 }
                 if n % 20 == 19 {

@@ -1,7 +1,10 @@
 //! Who looks at many lets others come between, and answers by what is true and open at the end.
 
+use super::hostile::assembled;
 use super::{dataset, session, start};
+use crate::committer;
 use crate::history::HistoryQuery;
+use crate::job::Job;
 use crate::processors::LongLook;
 use crate::{Act, Hub, HubError, NewPrincipal, Query};
 use model::{Change, Kind, Principal, Sensitivity, Session, Time, Value};
@@ -248,6 +251,54 @@ async fn few_long_looks_go_on_at_once_and_few_of_one_principal_wait() {
         assert_eq!(ask(&hub, &session, "").await.unwrap().len(), 12);
     }
     hub.stop().await;
+}
+
+/// Before a seal every state that moved is written: some at a time, and no more before those are there,
+/// so that nobody who writes meanwhile waits for all of them.
+#[tokio::test]
+async fn a_seal_lets_others_come_between_its_documents() {
+    const RIVERS: u32 = 600;
+    let directory = tempfile::tempdir().unwrap();
+    let hub = start(&directory, 0).await;
+    hub.bootstrap_datasets(vec![rivers(Sensitivity::Open)]).await.unwrap();
+    let own = hub.own_session();
+    let all = (0..RIVERS).map(|number| river(number, 1, "some"));
+    hub.write(&own, all.collect()).await.unwrap();
+    for minute in 1..5 {
+        let moved = |number| {
+            let json = format!(
+                r#"{{"id":"urn:x:{number}","type":"River",
+                "level":{{"value":{minute},"observedAt":"2026-01-01T10:{minute:02}:00Z"}}}}"#
+            );
+            let value = parse_json(json.as_bytes()).unwrap();
+            Change::Upsert(parse_entity(&value, &Context::core(), Form::Full).unwrap())
+        };
+        hub.write(&own, (0..RIVERS).map(moved).collect()).await.unwrap();
+    }
+    hub.stop().await;
+    drop(hub);
+    let (hub, mut queue) = assembled(&directory);
+    let upkeep = hub.clone();
+    let upkeep = std::thread::spawn(move || crate::upkeep::seal_all(&upkeep));
+    let mut written = Vec::new();
+    loop {
+        let job = queue.recv().await.unwrap();
+        let sealed = matches!(&job, Job::Seal(..));
+        if let Job::Documents { numbers, .. } = &job {
+            written.push(numbers.len());
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            assert!(queue.is_empty(), "more come before these are there");
+        }
+        assert!(committer::step(&hub, job, &mut queue));
+        if sealed {
+            break;
+        }
+    }
+    upkeep.join().unwrap();
+    assert_eq!(written, [250, 250, 100]);
+    assert_eq!(hub.store.usage().open_points, 0);
+    let vkey = journal::VerifyingKey::parse(&hub.vkey()).unwrap();
+    assert_eq!(crate::verify(&hub.store, &vkey).unwrap().findings, []);
 }
 
 #[tokio::test]

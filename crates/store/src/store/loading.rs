@@ -2,19 +2,18 @@
 
 use super::{FORGOTTEN, MANIFEST, RETAINED, SEGMENTS, number_at};
 use crate::codec::{self, Blob, EntityDoc, Forgotten, Manifest, Segments};
-use crate::engine::Table;
+use crate::engine::{Item, Table};
 use crate::entities::Stored;
-use crate::{Packed, Step, Store, StoreError};
+use crate::{Step, Store, StoreError};
 use model::Time;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vault::Scope;
 
-/// Key and encrypted value.
-type Sealed = (Vec<u8>, Vec<u8>);
-type Loaded = (EntityDoc, Packed);
-/// Entities decoded together when the store opens.
-const LOADED_AT_ONCE: usize = 1_024;
+/// Takes what came of opening a part of a table.
+type Sender<T> = flume::Sender<Result<Vec<T>, StoreError>>;
+/// Encrypted bytes that are opened together, by one processor.
+const OPENED_AT_ONCE: usize = 256 << 10;
 
 impl Store {
     pub(super) fn load(&self) -> Result<(), StoreError> {
@@ -37,7 +36,11 @@ impl Store {
         let known = |count: &AtomicU64| usize::try_from(count.load(Ordering::Relaxed)).unwrap_or(0);
         entities.reserve(known(&self.next_entity));
         history.reserve(known(&self.next_series));
-        self.open_entities(|(doc, packed)| {
+        let decode = |_: &[u8], plain: &[u8]| {
+            let (doc, packed, _) = EntityDoc::decode(plain)?;
+            Ok((doc, packed))
+        };
+        self.open_table(Table::Entity, decode, |(doc, packed)| {
             for series in &doc.series {
                 history.set_owner(series.number, doc.dataset, doc.number);
             }
@@ -100,13 +103,11 @@ impl Store {
         }
         // In the order of commits across datasets, so that states end as they were.
         let mut last_series = history.next_series();
-        self.engine.scan(Table::Recent, b"", |key, sealed| {
-            let Some(plain) = self.unseal_if_open(Table::Recent, key, sealed)? else {
-                return Ok(());
-            };
+        let decode = |key: &[u8], plain: &[u8]| {
             let dataset = u32::from_be_bytes(number_at(key, 0));
-            let commit = u64::from_be_bytes(number_at(key, 4));
-            let blob = Blob::decode(&plain)?;
+            Ok((dataset, u64::from_be_bytes(number_at(key, 4)), Blob::decode(plain)?))
+        };
+        self.open_table(Table::Recent, decode, |(dataset, commit, blob): (_, _, Blob)| {
             let floor = history.floor(dataset);
             let (numbers, rich) = (blob.at.iter(), blob.rich.iter().map(|point| &point.at));
             if numbers.chain(rich).any(|at| *at < floor) {
@@ -136,7 +137,6 @@ impl Store {
             }
             let points = blob.series.len() + blob.rich.len();
             history.note_blob(dataset, commit, points, bytes);
-            Ok(())
         })?;
         self.next_series.fetch_max(u64::from(last_series), Ordering::Relaxed);
         self.next_entity.fetch_max(entities.next_number(), Ordering::Relaxed);
@@ -146,47 +146,63 @@ impl Store {
         Ok(())
     }
 
-    /// Reads, decrypts and decodes entities on every processor there is while the caller takes those
-    /// that are. Those whose key is not here are left out.
-    fn open_entities(&self, mut take: impl FnMut(Loaded)) -> Result<(), StoreError> {
-        let open = |part: Vec<Sealed>| -> Result<Vec<Loaded>, StoreError> {
-            let mut docs = Vec::with_capacity(part.len());
-            for (key, sealed) in &part {
-                if let Some(plain) = self.unseal_if_open(Table::Entity, key, sealed)? {
-                    docs.push(EntityDoc::decode(&plain)?);
+    /// Reads, decrypts and decodes a table on every processor there is while the caller takes, in the
+    /// table's order, what is. What lies under a key that is not here is left out.
+    fn open_table<T: Send>(
+        &self,
+        table: Table,
+        decode: impl Fn(&[u8], &[u8]) -> Result<T, StoreError> + Sync,
+        mut take: impl FnMut(T),
+    ) -> Result<(), StoreError> {
+        let open = |part: Vec<Item>| -> Result<Vec<T>, StoreError> {
+            let mut opened = Vec::with_capacity(part.len());
+            for item in &part {
+                if let Some(plain) = self.unseal_if_open(table, item.key(), item.value())? {
+                    opened.push(decode(item.key(), &plain)?);
                 }
             }
-            Ok(docs)
+            Ok(opened)
         };
+        let open = &open;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
-            let (read, to_decode) = flume::bounded::<Vec<Sealed>>(2 * threads);
-            let (decoded, to_take) = flume::bounded(2 * threads);
+            // What comes of each part is awaited in the order of the parts.
+            let (read, to_open) = flume::bounded::<(Vec<Item>, Sender<T>)>(threads);
+            let (next, opened) = flume::bounded(2 * threads);
             for _ in 0..threads {
-                let (to_decode, decoded) = (to_decode.clone(), decoded.clone());
+                let to_open = to_open.clone();
                 scope.spawn(move || {
-                    // Nobody takes any more when the caller met an error.
-                    to_decode.into_iter().map(open).try_for_each(|docs| decoded.send(docs))
+                    for (part, opened) in to_open {
+                        // Nobody takes any more when the caller met an error.
+                        drop(opened.send(open(part)));
+                    }
                 });
             }
-            drop((to_decode, decoded));
+            drop(to_open);
             let reader = scope.spawn(move || {
-                let mut part = Vec::with_capacity(LOADED_AT_ONCE);
-                let gone = |_| StoreError::Damaged("entities: reading stopped".into());
-                self.engine.scan(Table::Entity, b"", |key, sealed| {
-                    part.push((key.to_vec(), sealed.to_vec()));
-                    if part.len() < LOADED_AT_ONCE {
-                        return Ok(());
+                let gone = || StoreError::Damaged(format!("table {table:?}: reading stopped"));
+                let send = |part: &mut Vec<Item>| {
+                    let (opened, taken) = flume::bounded(1);
+                    next.send(taken).map_err(|_| gone())?;
+                    read.send((std::mem::take(part), opened)).map_err(|_| gone())
+                };
+                let (mut part, mut bytes) = (Vec::new(), 0);
+                for item in self.engine.items(table, b"") {
+                    let item = item?;
+                    bytes += item.value().len();
+                    part.push(item);
+                    if bytes >= OPENED_AT_ONCE {
+                        bytes = 0;
+                        send(&mut part)?;
                     }
-                    read.send(std::mem::take(&mut part)).map_err(gone)
-                })?;
-                read.send(part).map_err(gone)
+                }
+                send(&mut part)
             });
-            for docs in to_take {
-                docs?.into_iter().for_each(&mut take);
+            let ended = || StoreError::Damaged(format!("table {table:?}"));
+            for part in opened {
+                part.recv().map_err(|_| ended())??.into_iter().for_each(&mut take);
             }
-            let ended = reader.join();
-            ended.map_err(|_| StoreError::Damaged("an entity".into()))?
+            reader.join().map_err(|_| ended())?
         })
     }
 
