@@ -12,7 +12,8 @@ test("a sign-in that ends asks again, and the form behind stays", async ({ as })
   await page.getByLabel("Login").fill("steward");
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.goto("/#/datasets/rivers");
+  await page.getByRole("link", { name: "Datasets", exact: true }).click();
+  await page.locator("a[href='#/datasets/rivers']").click();
   await page.getByRole("button", { name: "Change this dataset" }).click();
   await page.getByLabel("Legal basis").fill("typed before the session ended");
   const token = (await page.context().cookies()).find((one) => one.name === "__Host-tanggul")?.value ?? "";
@@ -25,6 +26,41 @@ test("a sign-in that ends asks again, and the form behind stays", async ({ as })
   await expect(page.getByLabel("Legal basis")).toHaveValue("typed before the session ended");
   await page.getByRole("button", { name: "Show who gains" }).click();
   await expect(page.locator("form.panel [role=status]")).toBeVisible();
+});
+
+test("of two pages asked for, the later one is shown, however late the earlier one comes", async ({ as }) => {
+  const { page } = await as(null, "/");
+  let free = () => {};
+  const held = new Promise<void>((done) => (free = done));
+  await page.route(/\/City-[^/]*\.js/, async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.getByLabel("Login").fill("steward");
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("link", { name: "Datasets", exact: true }).click();
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText("Datasets");
+  const arrived = page.waitForResponse(/\/City-[^/]*\.js/);
+  free();
+  await (await arrived).finished();
+  await page.waitForTimeout(200);
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText("Datasets");
+});
+
+test("a hub that is busy signs nobody out", async ({ as }) => {
+  const { page } = await as("steward", "/#/datasets");
+  await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
+  const asked: string[] = [];
+  page.on("request", (request) => asked.push(`${request.method()} ${new URL(request.url()).pathname}`));
+  const busy = { status: 503, contentType: "application/problem+json", body: '{"title":"Busy","status":503,"detail":"Try again."}' };
+  await page.route("**/api/v1/session", (route) => route.fulfill(busy));
+  await page.reload();
+  await expect(page.getByRole("alert")).toBeVisible();
+  expect(asked).not.toContain("DELETE /api/v1/session");
+  await page.unroute("**/api/v1/session");
+  await page.getByRole("alert").getByRole("button").click();
+  await expect(page.locator("tbody tr").first()).toBeVisible();
 });
 
 test("a right that is taken away is said, with why", async ({ as }) => {
